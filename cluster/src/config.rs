@@ -1,0 +1,67 @@
+//! What a node is told at start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A node's part in a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The data directory. One process at a time; a second one is refused.
+    pub data_dir: PathBuf,
+    /// What the operator calls this node; shown in `cluster status`.
+    pub name: String,
+    /// Where the peer listener binds, `host:port`; `None` where this node is the only one.
+    pub peer_bind: Option<String>,
+    /// `host:port` at which the other nodes reach it; a name is resolved at each connect.
+    pub peer_address: String,
+    /// URL at which clients reach this node's HTTP API.
+    pub http_address: String,
+    /// Peer addresses of all first members, this node's included. Empty: a cluster of one.
+    ///
+    /// Used only while the data directory belongs to no cluster.
+    pub initial_peers: Vec<String>,
+    /// Secret that the nodes of one cluster share; keeps strangers from being adopted at bootstrap.
+    pub cluster_token: String,
+    /// Certificates of the peer listener; `None` only on loopback.
+    pub peer_tls: Option<PeerTls>,
+    /// Raft timing and limits.
+    pub timing: Timing,
+}
+
+/// Files of the mutual TLS between nodes, PEM.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    /// The authority that signs all nodes' certificates.
+    pub ca: PathBuf,
+    /// This node's certificate chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Raft timing and limits. The defaults elect a new leader in about half a second.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Shortest election timeout.
+    pub election_timeout_min: Duration,
+    /// Longest election timeout; also the leader's lease.
+    pub election_timeout_max: Duration,
+    /// A snapshot is made after this many entries, and the log behind it purged.
+    pub snapshot_entries: u64,
+    /// Entries kept behind a snapshot, so that a slow follower needs no snapshot.
+    pub entries_kept: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout_min: Duration::from_millis(250),
+            election_timeout_max: Duration::from_millis(450),
+            snapshot_entries: 20_000,
+            entries_kept: 20_000,
+        }
+    }
+}

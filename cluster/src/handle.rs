@@ -1,0 +1,199 @@
+//! What the rest of the gateway sees of the cluster: propose, read, watch. Cheap to clone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peat_gateway_state::ids::{Epoch, Hash32, NodeId};
+use peat_gateway_state::{Envelope, Outcome};
+use tokio::sync::watch;
+
+use crate::error::{ProposeError, ReadIndexError};
+use crate::node::Inner;
+pub use crate::store::View;
+
+/// A running node's handle.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// A command that the cluster decided: done or refused.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// What the state answered.
+    pub outcome: Outcome,
+    /// The log index of the entry that did it; an earlier one where this answers a retry.
+    pub index: u64,
+    /// An index that this answer is contained in: what a later read must demand to see it.
+    pub applied_index: u64,
+}
+
+/// How new a read must be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Consistency {
+    /// Read what this node has, without asking the leader.
+    pub stale: bool,
+    /// With `stale`: refuse where the leader was last heard of longer ago.
+    pub max_staleness: Option<Duration>,
+    /// Refuse to answer from an index below this one (waits for it, up to the timeout).
+    pub min_index: u64,
+}
+
+/// This node's part, as watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leadership {
+    /// Another node leads, or none.
+    #[default]
+    Follower,
+    /// This node leads, its epoch is committed and applied here: leader work may run.
+    Leader {
+        /// The Raft term.
+        term: u64,
+        /// The epoch that leader work carries.
+        epoch: Epoch,
+    },
+}
+
+/// Counters that move when something was applied; what waiters compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The newest applied index.
+    pub applied: u64,
+    /// Index of the newest change of organisations, formations, sinks or settings.
+    pub configuration: u64,
+    /// Index of the newest journal row.
+    pub journal: u64,
+    /// Index of the newest cursor change.
+    pub cursors: u64,
+}
+
+/// A node's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Leads.
+    Leader,
+    /// Follows a leader and votes.
+    Follower,
+    /// Campaigns.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+    /// Is not reachable, or ended.
+    Down,
+}
+
+/// A node as `GET /cluster` shows it.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Its id.
+    pub node_id: NodeId,
+    /// What the operator calls it.
+    pub name: String,
+    /// URL of its HTTP API.
+    pub http_address: String,
+    /// `host:port` of its peer listener.
+    pub peer_address: String,
+    /// What it does.
+    pub role: Role,
+    /// Its Raft term.
+    pub term: u64,
+    /// What it has applied.
+    pub applied_index: u64,
+    /// The end of its log.
+    pub last_log_index: u64,
+    /// Hash of its state at `applied_index`; `None` while it is down.
+    pub state_hash: Option<Hash32>,
+    /// The build it runs; empty while it is down.
+    pub build_version: String,
+}
+
+impl Handle {
+    /// Proposes a client's command: here if this node leads, else at the leader, one hop at most.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]: after `Unknown` only a retry with the same idempotency key is safe.
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn propose(
+        &self,
+        envelope: &Envelope,
+        timeout: Duration,
+    ) -> Result<Committed, ProposeError> {
+        self.inner.propose(envelope, timeout).await
+    }
+
+    /// Proposes leader work on this node, never forwarded.
+    ///
+    /// # Errors
+    /// `NotLeader` where this node leads no more; else as [`Handle::propose`].
+    pub async fn propose_leader_work(
+        &self,
+        envelope: &Envelope,
+        timeout: Duration,
+    ) -> Result<Committed, ProposeError> {
+        self.inner.propose_leader_work(envelope, timeout).await
+    }
+
+    /// Returns a view of the state that is as new as `consistency` asks.
+    ///
+    /// A linearizable read asks the leader for its commit index in a round that began after this
+    /// call, shared by all reads that wait, and waits until that index is applied here. (Raft §6.4)
+    ///
+    /// # Errors
+    /// See [`ReadIndexError`]; the caller answers 503.
+    pub async fn read(
+        &self,
+        consistency: Consistency,
+        timeout: Duration,
+    ) -> Result<View, ReadIndexError> {
+        self.inner.read(consistency, timeout).await
+    }
+
+    /// Returns a view of what this node has applied, without any check of its age.
+    pub fn local_view(&self) -> View {
+        self.inner.local_view()
+    }
+
+    /// Watches whether this node may do leader work.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership()
+    }
+
+    /// Watches what was applied on this node.
+    pub fn changes(&self) -> watch::Receiver<Changes> {
+        self.inner.changes()
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.node_id()
+    }
+
+    /// The cluster's id; `None` until this node belongs to one.
+    pub fn cluster_id(&self) -> Option<[u8; 16]> {
+        self.inner.cluster_id()
+    }
+
+    /// This node's own status; never blocks on others.
+    pub fn local_status(&self) -> NodeStatus {
+        self.inner.local_status()
+    }
+
+    /// All members' status, asked for in parallel; members that don't answer in time are `Down`.
+    pub async fn members(&self, timeout: Duration) -> Vec<NodeStatus> {
+        self.inner.members(timeout).await
+    }
+
+    /// The leader as this node knows it.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.inner.leader()
+    }
+
+    /// Whether this node is ready to serve: recovered, and a leader was heard of within 3 election
+    /// timeouts. The text says what is missing.
+    ///
+    /// # Errors
+    /// What it waits for.
+    pub fn ready(&self) -> Result<(), String> {
+        self.inner.ready()
+    }
+}

@@ -1,0 +1,37 @@
+//! A peat-gateway cluster: consensus, storage and the transport between nodes.
+//!
+//! ```text
+//!  propose ──► Handle ──► leader here? ──no──► transport ──► the leader's Handle (one hop)
+//!                              │yes: stamp the time
+//!                              ▼
+//!                        openraft ──► store::log ──┐            one RocksDB, one WAL,
+//!                              │                   ├──► flusher ── fdatasync ──► callbacks
+//!                              └──► store::vote ───┘
+//!                              ▼ committed
+//!                        store::machine ──► state::apply ──► one write batch per batch of entries
+//!                              ▼
+//!                        Outcome and log index, to the caller; Changes, to who watches
+//! ```
+//!
+//! Only this crate names openraft or RocksDB. Others hold a [`Handle`]: propose, read, watch.
+//!
+//! * [`config`]: what a node is told at start.
+//! * [`node`]: the life of a node: open, bootstrap or rejoin, run, stop.
+//! * [`handle`]: what the rest of the gateway sees.
+//! * [`store`]: the RocksDB layout, group commit, recovery, snapshots.
+//! * [`wire`]: our own encodings, on disk and between nodes.
+//! * [`transport`]: gRPC with mTLS.
+
+pub mod config;
+pub mod error;
+pub mod handle;
+pub mod node;
+mod raft;
+pub mod store;
+pub mod transport;
+mod wire;
+
+pub use config::{ClusterConfig, PeerTls};
+pub use error::{ProposeError, ReadIndexError, StartError};
+pub use handle::{Changes, Committed, Consistency, Handle, Leadership, NodeStatus, Role, View};
+pub use node::Node;

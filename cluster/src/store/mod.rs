@@ -1,0 +1,5 @@
+//! The RocksDB layout, group commit, recovery and snapshots.
+
+mod view;
+
+pub use view::View;

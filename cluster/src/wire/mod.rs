@@ -1,0 +1,1 @@
+//! Our own encodings of consensus data, on disk and between nodes. Conversions are fallible and never panic.

@@ -1,0 +1,42 @@
+//! The replicated state of a gateway cluster, and the only code that may change it.
+//!
+//! ```text
+//!   Envelope (CBOR bytes) ──decode──► Command ──apply──► Outcome      to the caller
+//!                                        │
+//!   Reader (rows at the last index) ─────┤
+//!                                        ▼
+//!                                     Overlay ──► row changes + state hash   to the store
+//! ```
+//!
+//! Everything here is pure: no clock, no randomness, no environment, no hash-ordered collection, no
+//! thread and no runtime. Time comes in the entry, stamped by the leader; ids, nonces and sealed
+//! secrets come in the command. Two nodes that apply the same entries hold the same bytes.
+//!
+//! * [`ids`]: a type per identifier, with the rules for what users may choose.
+//! * [`space`]: the one table of key spaces, and the [`space::Reader`] that the store implements.
+//! * [`record`]: what is stored under those keys.
+//! * [`command`]: what may be asked of the state: a closed set.
+//! * [`outcome`]: what the state answers: done with a result, or refused with a reason.
+//! * [`mod@apply`]: the one function that decides.
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod codec;
+pub mod command;
+pub mod hash;
+pub mod ids;
+pub mod outcome;
+pub mod query;
+pub mod record;
+pub mod space;
+
+pub use apply::{Applied, EntryPosition, apply};
+pub use command::{Actor, Command, Envelope};
+pub use outcome::{Outcome, Refusal, RefusalKind};
+pub use space::{Family, ReadError, Reader, Space};
+
+/// The newest command and record version that this build understands.
+///
+/// A command newer than the lowest member's version is never proposed; a data directory written by a
+/// newer version is refused at start.
+pub const VERSION: u16 = 1;

@@ -1,0 +1,21 @@
+//! What is stored. One file per subject; every type here has golden bytes in `tests/golden`.
+
+mod audit;
+mod cluster;
+mod document;
+mod formation;
+mod idempotency;
+mod journal;
+mod organization;
+mod secret;
+mod sink;
+
+pub use audit::{AuditAction, AuditEntry, AuditHead};
+pub use cluster::{ClusterClock, ClusterEpoch, ClusterKey, ClusterSettings};
+pub use document::{Document, DocumentSummary, StoredChange};
+pub use formation::{EnrollmentPolicy, Formation, FormationStatus, MeshIdOwner, Peer};
+pub use idempotency::IdempotencyRecord;
+pub use journal::{EventKind, JournalEvent, JournalRow, event_id};
+pub use organization::{Organization, OrganizationCounters, OrganizationQuotas};
+pub use secret::SealedSecret;
+pub use sink::{CURSOR_RANGES_MAX, Cursor, Sink, SinkFilter, SinkKind, SinkStart};

@@ -1,0 +1,1 @@
+//! HTTP: routes, bodies, problem documents. Translates, decides nothing.

@@ -1,0 +1,1 @@
+//! One gateway node: starts everything, drains everything.

@@ -1,0 +1,1 @@
+//! Use cases: authorise, check, propose or read.
