@@ -14,17 +14,22 @@
 //!
 //! * [`ids`]: a type per identifier, with the rules for what users may choose.
 //! * [`space`]: the one table of key spaces, and the [`space::Reader`] that the store implements.
+//! * [`keys`]: how a row's key is built; the only place that does.
 //! * [`record`]: what is stored under those keys.
 //! * [`command`]: what may be asked of the state: a closed set.
 //! * [`outcome`]: what the state answers: done with a result, or refused with a reason.
 //! * [`mod@apply`]: the one function that decides.
+//! * [`audit`]: how entries of the audit log are chained.
+//! * [`query`]: typed reads, used by `apply` and by everyone who reads a view.
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod audit;
 pub mod codec;
 pub mod command;
 pub mod hash;
 pub mod ids;
+pub mod keys;
 pub mod outcome;
 pub mod query;
 pub mod record;

@@ -1,7 +1,7 @@
 //! The one table of key spaces.
 //!
 //! Every replicated row lives in a [`Space`]; its full key in the store is the space's byte followed
-//! by the key below. `org`, `app` and `document` components are written by [`crate::codec::Key`]:
+//! by the key below; [`crate::keys`] builds it. Text components (`org`, `app`, `document`) are written by [`crate::codec::Key`]:
 //! each is escaped and terminated, so that no component can run into the next and an organisation's
 //! rows are one contiguous range. Numbers are big-endian, so key order is numeric order.
 
@@ -71,6 +71,7 @@ spaces! {
     /// key: `org`; value: [`crate::record::Organization`].
     Organization = 0x10 in Records, "organization";
     /// key: `org`; value: [`crate::record::OrganizationCounters`]: what quotas and positions are checked against.
+    /// Outlives the organisation, so that one created again under the same id never reuses a sequence.
     OrganizationCounters = 0x11 in Records, "organization_counters";
     /// key: `org app`; value: [`crate::record::Formation`].
     Formation = 0x12 in Records, "formation";
@@ -78,7 +79,7 @@ spaces! {
     Genesis = 0x13 in Records, "genesis";
     /// key: mesh id (8 ASCII bytes); value: [`crate::record::MeshIdOwner`]. Mesh ids are unique in the cluster.
     MeshId = 0x14 in Records, "mesh_id";
-    /// key: `org app` + node name; value: [`crate::record::Peer`]: where a mesh node was last seen.
+    /// key: `org app` + peer id; value: [`crate::record::Peer`]: where a mesh node was last seen.
     Peer = 0x15 in Records, "peer";
     /// key: `org` + sink id; value: [`crate::record::Sink`].
     Sink = 0x20 in Records, "sink";
@@ -86,9 +87,9 @@ spaces! {
     SinkCredentials = 0x21 in Records, "sink_credentials";
     /// key: `org` + sink id; value: [`crate::record::Cursor`].
     Cursor = 0x22 in Records, "cursor";
-    /// key: principal + idempotency key; value: [`crate::record::IdempotencyRecord`].
+    /// key: `principal key`; value: [`crate::record::IdempotencyRecord`].
     Idempotency = 0x30 in Records, "idempotency";
-    /// key: be64 expiry time in ms + principal + idempotency key; value: empty. Finds what to forget in O(1).
+    /// key: be64 expiry time in ms + `principal key`; value: empty. Finds what to forget in O(1).
     IdempotencyExpiry = 0x31 in Records, "idempotency_expiry";
     /// key: chain (`org`, or the empty component for the cluster's chain) + be64 number; value: [`crate::record::AuditEntry`].
     Audit = 0x40 in Records, "audit";
@@ -104,9 +105,9 @@ spaces! {
     DocumentBase = 0x62 in Documents, "document_base";
     /// key: `org app document` + 32-byte change hash; value: be64 document sequence. Outlives the journal.
     ChangeIndex = 0x63 in Documents, "change_index";
-    /// key: event id (32 bytes); value: empty. Snapshots and tombstones, whose identity is no change hash.
+    /// key: `org app` + event id (32 bytes); value: empty. Snapshots and tombstones, whose identity is no change hash.
     EventIndex = 0x64 in Documents, "event_index";
-    /// key: `org app document` + 32-byte change hash + be32 part; value: one part of a change over 1 MiB, until it is complete.
+    /// key: `org app document` + 32-byte staging id + be32 part; value: one part of what is too large for one command, until it is used.
     ChangePart = 0x65 in Documents, "change_part";
 }
 

@@ -1,12 +1,43 @@
 //! Deciding: one entry, one outcome, and the rows that change.
+//!
+//! ```text
+//!   entry ─► clock ─┬─ request ──► kept answer? ─► decide ─► audit entry ─► keep the answer
+//!                   └─ leader work ─► fence ─► decide
+//! ```
+//!
+//! A command is decided on an overlay of its own, which is dropped if the command is refused: each
+//! family's file may refuse at any point, and nothing half-done can stay.
 
+mod audit;
+mod cascade;
+mod clock;
+mod compaction;
+mod cursors;
+mod documents;
+mod epoch;
+mod fence;
+mod formation;
+mod idempotency;
+mod journal;
+mod organization;
 mod overlay;
+mod peers;
+mod refusals;
+mod settings;
+mod sink;
+mod staging;
+mod trim;
+mod work;
 
 pub use overlay::{Overlay, RowChange};
 
 use thiserror::Error;
 
+use self::work::{Decided, Entry, Work, attempt};
+use crate::codec;
+use crate::command::{Actor, Command, Envelope, Fence, Idempotency};
 use crate::outcome::Outcome;
+use crate::query;
 use crate::space::ReadError;
 
 /// Where an entry stands and when the leader stamped it.
@@ -81,6 +112,82 @@ pub fn apply(
     position: &EntryPosition,
     envelope: &[u8],
 ) -> Result<Applied, ApplyError> {
-    let _ = (overlay, position, envelope);
-    unimplemented!("replaced by the apply files")
+    let unknown = |reason| ApplyError::Unknown { index: position.index, reason };
+    let envelope: Envelope = codec::decode(envelope).map_err(unknown)?;
+    if envelope.version > crate::VERSION {
+        return Err(unknown(format!(
+            "it has version {}, this build understands up to {}",
+            envelope.version,
+            crate::VERSION
+        )));
+    }
+    let now = clock::advance(overlay, position.time_ms)?;
+    let entry = Entry { index: position.index, term: position.term, now };
+    let Envelope { actor, idempotency, command, .. } = envelope;
+    match command.fence() {
+        Some(fence) => leader_work(overlay, entry, &actor, fence, command),
+        None => request(overlay, entry, &actor, idempotency.as_ref(), command),
+    }
+}
+
+/// Decides leader work: fenced, and its answer isn't kept.
+fn leader_work(
+    overlay: &mut Overlay<'_>,
+    entry: Entry,
+    actor: &Actor,
+    fence: Fence,
+    command: Command,
+) -> Result<Applied, ApplyError> {
+    let (outcome, effects) = match fence::check(overlay, &entry, fence, &command)? {
+        Some(refusal) => (refusal.into(), Effects::default()),
+        None => attempt(overlay, entry, |work| decide(work, actor, command))?,
+    };
+    Ok(Applied { outcome, index: entry.index, effects })
+}
+
+/// Decides a client's request: once per idempotency key, and never without its audit entry.
+fn request(
+    overlay: &mut Overlay<'_>,
+    entry: Entry,
+    actor: &Actor,
+    idempotency: Option<&Idempotency>,
+    command: Command,
+) -> Result<Applied, ApplyError> {
+    let known = idempotency::look_up(overlay, &entry, actor, idempotency)?;
+    if let idempotency::Known::Answered { outcome, index } = known {
+        return Ok(Applied { outcome, index, effects: Effects::default() });
+    }
+    let subject = audit::Subject::of(overlay, &command)?;
+    let (outcome, effects) = match known {
+        idempotency::Known::Refused(refusal) => (refusal.into(), Effects::default()),
+        _ if query::settings(overlay)?.is_none() => (settings::missing(), Effects::default()),
+        _ => attempt(overlay, entry, |work| decide(work, actor, command))?,
+    };
+    audit::record_request(overlay, &entry, actor, subject, &outcome)?;
+    idempotency::keep(overlay, &entry, actor, idempotency, &outcome)?;
+    Ok(Applied { outcome, index: entry.index, effects })
+}
+
+fn decide(work: &mut Work<'_>, actor: &Actor, command: Command) -> Decided {
+    match command {
+        Command::CreateOrganization(command) => organization::create(work, command),
+        Command::UpdateOrganization(command) => organization::update(work, command),
+        Command::DeleteOrganization(command) => organization::delete(work, &command),
+        Command::CreateFormation(command) => formation::create(work, command),
+        Command::UpdateFormation(command) => formation::update(work, command),
+        Command::DeleteFormation(command) => formation::delete(work, &command),
+        Command::CreateSink(command) => sink::create(work, command),
+        Command::UpdateSink(command) => sink::update(work, command),
+        Command::DeleteSink(command) => sink::delete(work, &command),
+        Command::UpdateSettings(command) => settings::update(work, &command),
+        Command::RecordRefusals(command) => refusals::record(work, command),
+        Command::InitializeCluster(command) => settings::initialize(work, actor, &command),
+        Command::ClaimEpoch(command) => epoch::claim(work, actor, &command),
+        Command::AppendChanges(command) => journal::append(work, command),
+        Command::StagePart(command) => staging::stage(work, command),
+        Command::CompactDocument(command) => compaction::compact(work, command),
+        Command::CommitCursors(command) => cursors::commit(work, command),
+        Command::TrimJournal(command) => trim::trim(work, &command),
+        Command::RememberPeers(command) => peers::remember(work, command),
+    }
 }

@@ -11,6 +11,9 @@ pub const PART_BYTES_MAX: usize = 900 << 10;
 /// Most bytes of an event that is staged in parts: a change of 16 MiB and as much of patches.
 pub const STAGED_BYTES_MAX: usize = 36 << 20;
 
+/// Most parts of one staged event or saved form.
+pub const STAGED_PARTS_MAX: u32 = 64;
+
 /// Journals a batch of observed events: one log entry, one journal row.
 ///
 /// Events that are known already (by change hash, or by event id for snapshots and tombstones) are
@@ -49,6 +52,9 @@ pub enum SequencedEvent {
     #[n(0)]
     Inline(#[n(0)] NewEvent),
     /// An event that was staged before; its CBOR bytes are the parts in order.
+    ///
+    /// The command deletes the parts it uses; a leader that doesn't know the outcome stages them
+    /// again before it proposes again.
     #[n(1)]
     Staged {
         /// The id under which the parts were staged.

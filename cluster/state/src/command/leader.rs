@@ -57,7 +57,9 @@ pub struct CursorAdvance {
 
 /// Deletes journal rows whose last event is at or below `through`.
 ///
-/// Refused where an enabled sink's cursor is below `through`.
+/// Refused where an enabled sink's cursor is below `through`. One command deletes at most 256 rows
+/// and 8 MiB (at least one row); the leader asks again while
+/// [`crate::record::OrganizationCounters::journal_trimmed`] moves.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TrimJournal {
     /// Refused if stale.
@@ -70,6 +72,9 @@ pub struct TrimJournal {
     #[n(2)]
     pub through: u64,
 }
+
+/// Most peers in one [`RememberPeers`]; more are refused with `too_many_peers`.
+pub const PEERS_PER_COMMAND_MAX: usize = 64;
 
 /// Remembers where mesh nodes were reached, so that the next leader dials them at once.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -18,11 +18,17 @@ use serde::Serialize;
 pub use formation::{CreateFormation, DeleteFormation, UpdateFormation};
 pub use journal::{
     AppendChanges, CompactDocument, DocumentBatch, EventBody, NewEvent, PART_BYTES_MAX,
-    STAGED_BYTES_MAX, SavedForm, SequencedEvent, StagePart,
+    STAGED_BYTES_MAX, STAGED_PARTS_MAX, SavedForm, SequencedEvent, StagePart,
 };
-pub use leader::{ClaimEpoch, CommitCursors, CursorAdvance, Fence, RememberPeers, TrimJournal};
+pub use leader::{
+    ClaimEpoch, CommitCursors, CursorAdvance, Fence, PEERS_PER_COMMAND_MAX, RememberPeers,
+    TrimJournal,
+};
 pub use organization::{CreateOrganization, DeleteOrganization, QuotaChanges, UpdateOrganization};
-pub use settings::{InitializeCluster, RecordRefusals, RefusalRecord, UpdateSettings};
+pub use settings::{
+    IDEMPOTENCY_RETENTION_MS, InitializeCluster, REFUSALS_PER_COMMAND_MAX, RecordRefusals,
+    RefusalRecord, UpdateSettings,
+};
 pub use sink::{CreateSink, DeleteSink, UpdateSink};
 
 use crate::ids::Hash32;
@@ -41,7 +47,7 @@ pub struct Envelope {
     /// Who asked.
     #[n(1)]
     pub actor: Actor,
-    /// Present where the client may retry.
+    /// Present where the client may retry. Leader work ignores it.
     #[n(2)]
     pub idempotency: Option<Idempotency>,
     /// What is asked.

@@ -28,6 +28,11 @@ pub struct UpdateSettings {
     pub journal_retention_ms: Option<u64>,
 }
 
+/// Most refusals in one [`RecordRefusals`]; more are refused with `too_many_refusals`.
+pub const REFUSALS_PER_COMMAND_MAX: usize = 256;
+/// The shortest and the longest time for which answers may be kept for retries, ms.
+pub const IDEMPOTENCY_RETENTION_MS: std::ops::RangeInclusive<u64> = 60_000..=86_400_000;
+
 /// Writes refusals into the audit log that a node collected for at most one minute.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RecordRefusals {

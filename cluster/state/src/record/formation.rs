@@ -66,6 +66,15 @@ pub struct Formation {
     pub documents: u32,
 }
 
+/// Most mesh nodes remembered per formation; a further one replaces the one seen longest ago.
+pub const PEERS_PER_FORMATION_MAX: usize = 1024;
+/// Most addresses of one mesh node.
+pub const PEER_ADDRESSES_MAX: usize = 8;
+/// Most bytes of one address of a mesh node, static or remembered.
+pub const PEER_ADDRESS_BYTES_MAX: usize = 512;
+/// Most static peers of a formation; more are refused with `invalid_static_peers`.
+pub const STATIC_PEERS_MAX: usize = 64;
+
 /// Which formation has a mesh id.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MeshIdOwner {

@@ -8,6 +8,11 @@ use crate::ids::{AppId, Epoch, OrgId, SinkId};
 /// Most acknowledged ranges above the watermark that a cursor holds.
 pub const CURSOR_RANGES_MAX: usize = 256;
 
+/// Most entries in each list of a [`SinkFilter`]; more are refused with `invalid_filter`.
+pub const FILTER_ENTRIES_MAX: usize = 256;
+/// Most bytes of a sink's URL or subject prefix; more are refused with `invalid_sink_type`.
+pub const SINK_TEXT_BYTES_MAX: usize = 2048;
+
 /// A destination of an organisation's events.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct Sink {

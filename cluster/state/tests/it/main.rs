@@ -1,0 +1,16 @@
+//! Tests of the replicated state: what it promises, shown on rows in memory.
+
+mod cursors;
+mod documents;
+mod envelopes;
+mod golden;
+mod idempotency;
+mod invariants;
+mod journal;
+mod keys;
+mod overlay;
+mod queries;
+mod refusals;
+mod requests;
+mod samples;
+mod support;
