@@ -8,8 +8,8 @@ use peat_gateway_state::{Envelope, Outcome};
 use tokio::sync::watch;
 
 use crate::error::{ProposeError, ReadIndexError};
-use crate::node::Inner;
-pub use crate::store::View;
+use crate::node::inner::Inner;
+pub use crate::store::{StorageCounts, View};
 
 /// A running node's handle.
 #[derive(Clone)]
@@ -151,6 +151,11 @@ impl Handle {
     /// Returns a view of what this node has applied, without any check of its age.
     pub fn local_view(&self) -> View {
         self.inner.local_view()
+    }
+
+    /// What this node's storage has done since it was opened, for metrics.
+    pub fn storage_counts(&self) -> StorageCounts {
+        self.inner.storage_counts()
     }
 
     /// Watches whether this node may do leader work.

@@ -33,5 +33,7 @@ mod wire;
 
 pub use config::{ClusterConfig, PeerTls};
 pub use error::{ProposeError, ReadIndexError, StartError};
-pub use handle::{Changes, Committed, Consistency, Handle, Leadership, NodeStatus, Role, View};
+pub use handle::{
+    Changes, Committed, Consistency, Handle, Leadership, NodeStatus, Role, StorageCounts, View,
+};
 pub use node::Node;

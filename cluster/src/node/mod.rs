@@ -1,98 +1,152 @@
 //! The life of a node: open, bootstrap or rejoin, run, stop.
+//!
+//! ```text
+//!  Node::start   store opened ─► listener bound ─► consensus built ─► peers served ─► consensus runs
+//!                                                              └─► bootstrap, in the background
+//!  Node::stop    leadership handed on ─► consensus ended ─► connections cut ─► store closed
+//!  drop          connections cut, consensus ended: what a crash does, but for the process
+//! ```
 
+mod bootstrap;
+mod clock;
+pub(crate) mod contact;
+pub(crate) mod forward;
+pub(crate) mod identity;
+pub(crate) mod inner;
+mod leadership;
+pub(crate) mod propose;
+pub(crate) mod read;
+mod start;
+pub(crate) mod status;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use peat_gateway_state::Envelope;
-use peat_gateway_state::ids::NodeId;
+use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::ClusterConfig;
-use crate::error::{ProposeError, ReadIndexError, StartError};
-use crate::handle::{Changes, Committed, Consistency, Handle, Leadership, NodeStatus, View};
+use crate::error::StartError;
+use crate::handle::Handle;
+use crate::raft::TypeConfig;
+use inner::Inner;
+
+/// How long a stopping leader waits for another one; then it stops anyway.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a stopping node waits for its connections to end.
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running node. Dropping it without [`Node::stop`] is like pulling the plug.
+///
+/// The data directory is free again when the node and all clones of its handle are dropped.
 pub struct Node {
-    handle: Handle,
+    inner: Arc<Inner>,
+    /// Ends all tasks of this node and cuts its connections.
+    shutdown: CancellationToken,
+    listener: Option<JoinHandle<()>>,
+    /// Why the bootstrap can't succeed.
+    bootstrap_failure: watch::Receiver<Option<String>>,
 }
 
 impl Node {
     /// Opens the data directory, starts transport and consensus, and bootstraps or rejoins.
     ///
-    /// Returns when the node runs; a leader may not be known yet.
+    /// Returns when the node runs; a leader may not be known yet, and a bootstrap that waits for
+    /// other nodes goes on: [`Handle::ready`] says what it waits for, [`Node::failed`] if it can't
+    /// succeed.
     ///
     /// # Errors
     /// See [`StartError`]; each says what to do.
-    pub async fn start(_config: ClusterConfig) -> Result<Node, StartError> {
-        unimplemented!("seam")
+    pub async fn start(config: ClusterConfig) -> Result<Node, StartError> {
+        start::start(config).await
     }
 
     /// The handle for the rest of the gateway.
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        Handle { inner: self.inner.clone() }
     }
 
-    /// Resolves when the node can't go on: a storage error, or consensus ended. The process must end.
+    /// Resolves when the node can't go on: a storage error, consensus ended, or the first members
+    /// belong to different clusters. The process must end.
     pub async fn failed(&mut self) -> String {
-        unimplemented!("seam")
+        let mut storage = self.inner.store.failure();
+        let mut consensus = self.inner.raft.metrics();
+        loop {
+            if let Some(reason) = storage.borrow_and_update().clone() {
+                return reason;
+            }
+            if let Some(reason) = self.bootstrap_failure.borrow_and_update().clone() {
+                return reason;
+            }
+            let running = consensus.borrow_and_update().running_state.clone();
+            if let Err(fatal) = running {
+                return format!("consensus ended: {fatal}");
+            }
+            // A channel that closed has said its last; the others go on.
+            tokio::select! {
+                Ok(()) = storage.changed() => {}
+                Ok(()) = self.bootstrap_failure.changed() => {}
+                Ok(()) = consensus.changed() => {}
+                else => return "the node has ended".to_owned(),
+            }
+        }
     }
 
     /// Hands leadership on, stops serving peers, and closes the store.
-    pub async fn stop(self) {
-        unimplemented!("seam")
+    ///
+    /// The data directory is free once all clones of the handle are dropped too.
+    pub async fn stop(mut self) {
+        self.hand_on_leadership().await;
+        self.shutdown.cancel();
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not end cleanly");
+        }
+        if let Some(listener) = self.listener.take()
+            && tokio::time::timeout(LISTENER_TIMEOUT, listener).await.is_err()
+        {
+            tracing::warn!("the peer listener did not end in time");
+        }
+    }
+
+    /// Has the follower that is closest to this leader take over, if there is one.
+    async fn hand_on_leadership(&self) {
+        let raft = &self.inner.raft;
+        let metrics = raft.metrics().borrow_watched().clone();
+        let own = self.inner.node_id().0;
+        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        let Some(replication) = metrics.replication.filter(|_| metrics.current_leader == Some(own))
+        else {
+            return;
+        };
+        let closest = replication
+            .into_iter()
+            .filter(|(node, _)| *node != own && voters.contains(node))
+            .max_by_key(|(_, matched)| matched.as_ref().map(|position| position.index));
+        let Some((node, _)) = closest else {
+            return;
+        };
+        if raft.trigger().transfer_leader(node).await.is_err() {
+            return;
+        }
+        let others_lead = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+            metrics.current_leader.is_some_and(|leader| leader != own)
+        };
+        let wait = raft.wait(Some(TRANSFER_TIMEOUT));
+        if wait.metrics(others_lead, "leadership handed on").await.is_err() {
+            tracing::info!("no other node took over leadership in time");
+        }
     }
 }
 
-/// What a handle shares.
-pub(crate) struct Inner {}
-
-#[allow(unused_variables, clippy::unused_async, reason = "seam")]
-impl Inner {
-    pub(crate) async fn propose(
-        &self,
-        envelope: &Envelope,
-        timeout: Duration,
-    ) -> Result<Committed, ProposeError> {
-        unimplemented!("seam")
-    }
-    pub(crate) async fn propose_leader_work(
-        &self,
-        envelope: &Envelope,
-        timeout: Duration,
-    ) -> Result<Committed, ProposeError> {
-        unimplemented!("seam")
-    }
-    pub(crate) async fn read(
-        &self,
-        consistency: Consistency,
-        timeout: Duration,
-    ) -> Result<View, ReadIndexError> {
-        unimplemented!("seam")
-    }
-    pub(crate) fn local_view(&self) -> View {
-        unimplemented!("seam")
-    }
-    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
-        unimplemented!("seam")
-    }
-    pub(crate) fn changes(&self) -> watch::Receiver<Changes> {
-        unimplemented!("seam")
-    }
-    pub(crate) fn node_id(&self) -> NodeId {
-        unimplemented!("seam")
-    }
-    pub(crate) fn cluster_id(&self) -> Option<[u8; 16]> {
-        unimplemented!("seam")
-    }
-    pub(crate) fn local_status(&self) -> NodeStatus {
-        unimplemented!("seam")
-    }
-    pub(crate) async fn members(&self, timeout: Duration) -> Vec<NodeStatus> {
-        unimplemented!("seam")
-    }
-    pub(crate) fn leader(&self) -> Option<NodeId> {
-        unimplemented!("seam")
-    }
-    pub(crate) fn ready(&self) -> Result<(), String> {
-        unimplemented!("seam")
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        // Consensus ends by itself only when nobody holds it any more; handles may live longer.
+        let raft = self.inner.raft.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { raft.shutdown().await.ok() });
+        }
     }
 }

@@ -1,5 +1,228 @@
 //! The RocksDB layout, group commit, recovery and snapshots.
+//!
+//! ```text
+//!   openraft ──append, vote, truncate, purge──► LogStore ──┐ write           ┌─ flusher thread:
+//!            ──entries────────────────────────► LogReader  ├──► RocksDB ◄────┤  one sync for all
+//!            ──committed entries──────────────► Machine ───┘    one WAL      └─ that wait, callbacks
+//!                                                  │ after each batch
+//!   handle   ◄──View, Changes──────────────────────┘
+//! ```
+//!
+//! One WAL carries log, vote and state, so its order is the order of everything: a crash keeps a
+//! beginning of it, never a state without the log positions that belong to it. What must survive
+//! waits for a sync; applied rows don't, because they can be applied again.
+//!
+//! * [`Store`]: opens a data directory and hands out the parts.
+//! * [`View`]: the state at one applied index.
+//! * `layout`, `directory`, `synced`: what is on the disk.
+//! * `flusher`: group commit. `log`, `reader`, `cache`: the log. `machine`: apply.
+//! * `snapshot`: build, receive, install.
 
+mod cache;
+mod directory;
+mod error;
+mod flusher;
+mod layout;
+mod log;
+mod machine;
+mod open;
+mod reader;
+mod snapshot;
+mod synced;
+#[cfg(test)]
+pub(crate) mod tests;
 mod view;
 
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use peat_gateway_proto::stored as proto;
+use peat_gateway_state::ids::Hash32;
+use prost::Message;
+use rocksdb::WriteBatch;
+use tokio::sync::watch;
+
+use crate::error::StartError;
+use crate::handle::Changes;
+
+pub(crate) use error::StoreError;
+pub use flusher::StorageCounts;
+pub(crate) use log::LogStore;
+pub(crate) use machine::Machine;
+pub(crate) use snapshot::{IncomingSnapshot, SnapshotData};
 pub use view::View;
+
+/// A node's storage. Cheap to clone; the database closes when the last clone, view and part is gone.
+#[derive(Clone)]
+pub(crate) struct Store {
+    inner: Arc<Inner>,
+}
+
+/// What [`Store::open`] gives.
+pub(crate) struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Whether the directory was empty: this node has just got its id.
+    pub was_new: bool,
+}
+
+/// Who a data directory belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NodeIdentity {
+    /// Random, made once, never 0 and never used again for another directory.
+    pub node_id: u64,
+    /// `None` until the node belongs to a cluster.
+    pub cluster_id: Option<[u8; 16]>,
+}
+
+/// What the parts share. Fields drop in order: the flusher's last sync needs the database.
+pub(super) struct Inner {
+    flusher: flusher::Flusher,
+    log: Mutex<log::Log>,
+    newest: RwLock<View>,
+    snapshot: Mutex<Option<SnapshotData>>,
+    identity: Mutex<NodeIdentity>,
+    changes: watch::Sender<Changes>,
+    failure: flusher::Failure,
+    counters: Arc<flusher::Counters>,
+    columns: layout::ColumnOptions,
+    directory: directory::Directory,
+    builders: Arc<AtomicU64>,
+    temporary_files: AtomicU64,
+    database: Arc<layout::Database>,
+}
+
+impl Store {
+    /// Opens a data directory, or makes a new one, and recovers what is in it.
+    ///
+    /// Blocks for as long as the WAL takes to read, a second or two at most.
+    ///
+    /// # Errors
+    /// Another process uses the directory, it isn't ours, a newer version wrote it, it is damaged,
+    /// or records that were synced are gone. Each says what to do.
+    pub(crate) fn open(data_dir: &Path) -> Result<Opened, StartError> {
+        open::open(data_dir)
+    }
+
+    /// Who this directory belongs to.
+    pub(crate) fn identity(&self) -> NodeIdentity {
+        self.inner.identity()
+    }
+
+    /// Makes this directory one of a cluster, for good; durable when it returns.
+    ///
+    /// # Errors
+    /// It belongs to another cluster, or the disk failed.
+    pub(crate) fn adopt(&self, cluster_id: [u8; 16]) -> Result<(), StoreError> {
+        let mut identity = self.inner.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        match identity.cluster_id {
+            Some(own) if own == cluster_id => return Ok(()),
+            Some(own) => {
+                let (own, wanted) = (hex::encode(own), hex::encode(cluster_id));
+                return Err(StoreError::OtherCluster { own, wanted });
+            }
+            None => {}
+        }
+        let adopted = NodeIdentity { cluster_id: Some(cluster_id), ..*identity };
+        let mut batch = WriteBatch::default();
+        let meta = self.inner.database.column(layout::META)?;
+        batch.put_cf(&meta, layout::key::IDENTITY, adopted.to_stored().encode_to_vec());
+        self.inner.check(self.inner.database.write(batch, "write the identity"))?;
+        self.inner.check(self.inner.flusher.flush_blocking())?;
+        *identity = adopted;
+        Ok(())
+    }
+
+    /// The log, for openraft. Take it once.
+    pub(crate) fn log(&self) -> LogStore {
+        LogStore::new(self.inner.clone())
+    }
+
+    /// The state machine, for openraft. Take it once.
+    pub(crate) fn machine(&self) -> Machine {
+        Machine::new(self.inner.clone())
+    }
+
+    /// The newest view of the state.
+    pub(crate) fn view(&self) -> View {
+        self.inner.view()
+    }
+
+    /// Watches what was applied; it moves once new views show it.
+    pub(crate) fn changes(&self) -> watch::Receiver<Changes> {
+        self.inner.changes.subscribe()
+    }
+
+    /// The hash of the newest view's state, and the applied index it belongs to.
+    pub(crate) fn state_hash(&self) -> (u64, Hash32) {
+        let view = self.inner.view();
+        (view.applied_index(), view.position().hash.digest())
+    }
+
+    /// Watches for a failure of the storage: once it has a reason, the process must end.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.inner.failure.watch()
+    }
+
+    /// The index of the last entry, purged ones included; 0 for an empty log.
+    pub(crate) fn last_log_index(&self) -> u64 {
+        self.inner.log().last_id().map_or(0, |id| id.index)
+    }
+
+    /// What the store has done since it was opened.
+    pub(crate) fn counts(&self) -> StorageCounts {
+        self.inner.counters.read()
+    }
+
+    /// Begins to receive a snapshot from another node.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) fn receive_snapshot(&self) -> Result<IncomingSnapshot, StoreError> {
+        IncomingSnapshot::create(self.inner.clone())
+    }
+}
+
+impl Inner {
+    fn identity(&self) -> NodeIdentity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self) -> View {
+        self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Passes a result on, and tells who watches when it is an error: the process must end.
+    fn check<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result {
+            self.failure.set(&error::chain(error));
+        }
+        result
+    }
+}
+
+impl NodeIdentity {
+    fn to_stored(self) -> proto::NodeIdentity {
+        proto::NodeIdentity {
+            format: directory::FORMAT,
+            node_id: self.node_id,
+            cluster_id: self.cluster_id.map_or(Vec::new(), |id| id.to_vec()).into(),
+        }
+    }
+
+    fn from_stored(bytes: &[u8]) -> Result<Self, StoreError> {
+        let invalid =
+            |reason: &str| StoreError::Decode { what: "identity", reason: reason.to_owned() };
+        let stored = proto::NodeIdentity::decode(bytes).map_err(StoreError::decode("identity"))?;
+        if stored.node_id == 0 || stored.format != directory::FORMAT {
+            return Err(invalid("it has no node id, or another format"));
+        }
+        let cluster_id = match stored.cluster_id.len() {
+            0 => None,
+            16 => stored.cluster_id[..].try_into().ok(),
+            _ => return Err(invalid("its cluster id has not 16 bytes")),
+        };
+        Ok(Self { node_id: stored.node_id, cluster_id })
+    }
+}

@@ -1,33 +1,165 @@
 //! A consistent view of the state at one applied index.
+//!
+//! After each applied batch the machine takes a RocksDB snapshot and publishes it as the newest
+//! view. Readers clone a pointer; they never wait for a writer, and no writer waits for them. A
+//! view keeps its generation's column families too, so an installed snapshot doesn't disturb it.
 
+use std::sync::Arc;
+
+use peat_gateway_state::Family;
+use peat_gateway_state::hash::StateHash;
 use peat_gateway_state::space::{ReadError, Reader, Space};
+use rocksdb::{BoundColumnFamily, ReadOptions, SnapshotWithThreadMode};
+use self_cell::self_cell;
+
+use super::error::StoreError;
+use super::layout::{Database, Db, state_column};
+use crate::raft::{LogId, StoredMembership};
 
 /// The state as of one applied index. Cheap to clone; holds back the deletion of old rows, so drop it soon.
 #[derive(Clone)]
 pub struct View {
-    applied_index: u64,
+    inner: Arc<Inner>,
 }
 
+struct Inner {
+    position: Position,
+    rows: SnapshotCell,
+}
+
+/// What belongs to a view besides its rows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Position {
+    pub applied: Option<LogId>,
+    pub membership: StoredMembership,
+    pub hash: StateHash,
+    pub generation: u64,
+}
+
+/// A RocksDB snapshot and the column families of its generation.
+struct Held<'db> {
+    snapshot: SnapshotWithThreadMode<'db, Db>,
+    families: [Arc<BoundColumnFamily<'db>>; Family::ALL.len()],
+}
+
+self_cell!(
+    struct SnapshotCell {
+        owner: Arc<Database>,
+        #[covariant]
+        dependent: Held,
+    }
+);
+
 impl View {
+    /// Takes a view of what is in the database now, which must be the state at `position`.
+    pub(super) fn take(database: &Arc<Database>, position: Position) -> Result<Self, StoreError> {
+        let generation = position.generation;
+        let rows = SnapshotCell::try_new(database.clone(), |database| {
+            let [records, journal, documents] = Family::ALL.map(|f| state_column(f, generation));
+            Ok(Held {
+                snapshot: database.db.snapshot(),
+                families: [
+                    database.column(&records)?,
+                    database.column(&journal)?,
+                    database.column(&documents)?,
+                ],
+            })
+        })?;
+        Ok(Self { inner: Arc::new(Inner { position, rows }) })
+    }
+
     /// The log index that this view reflects.
     pub fn applied_index(&self) -> u64 {
-        self.applied_index
+        self.inner.position.applied.map_or(0, |id| id.index)
+    }
+
+    /// Applied id, membership, hash and generation of this view.
+    pub(super) fn position(&self) -> &Position {
+        &self.inner.position
+    }
+
+    /// Visits all rows of a family in key order, by their full keys, until `visit` fails.
+    pub(super) fn each_row(
+        &self,
+        family: Family,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let held = self.inner.rows.borrow_dependent();
+        let mut options = ReadOptions::default();
+        // A pass over everything must not drive out what requests read.
+        options.fill_cache(false);
+        let mut rows = held.snapshot.raw_iterator_cf_opt(held.family(family), options);
+        rows.seek_to_first();
+        while let Some((key, value)) = rows.item() {
+            visit(key, value)?;
+            rows.next();
+        }
+        rows.status().map_err(StoreError::database("read all rows"))
+    }
+}
+
+impl<'db> Held<'db> {
+    fn family(&self, family: Family) -> &Arc<BoundColumnFamily<'db>> {
+        match family {
+            Family::Records => &self.families[0],
+            Family::Journal => &self.families[1],
+            Family::Documents => &self.families[2],
+        }
     }
 }
 
 impl Reader for View {
-    fn get(&self, _space: Space, _key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        unimplemented!("seam")
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let held = self.inner.rows.borrow_dependent();
+        held.snapshot
+            .get_cf(held.family(space.family()), full_key(space, key))
+            .map_err(|source| failed(space, source))
     }
 
     fn scan(
         &self,
-        _space: Space,
-        _start: &[u8],
-        _end: &[u8],
-        _reverse: bool,
-        _visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+        space: Space,
+        start: &[u8],
+        end: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), ReadError> {
-        unimplemented!("seam")
+        if start >= end {
+            return Ok(());
+        }
+        let held = self.inner.rows.borrow_dependent();
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(full_key(space, start));
+        options.set_iterate_upper_bound(full_key(space, end));
+        let mut rows = held.snapshot.raw_iterator_cf_opt(held.family(space.family()), options);
+        if reverse {
+            rows.seek_to_last();
+        } else {
+            rows.seek_to_first();
+        }
+        // The first byte of a full key is the space.
+        while let Some((key, value)) = rows.item() {
+            if !visit(&key[1..], value) {
+                return Ok(());
+            }
+            if reverse {
+                rows.prev();
+            } else {
+                rows.next();
+            }
+        }
+        rows.status().map_err(|source| failed(space, source))
     }
+}
+
+/// A row's key in its column family.
+pub(super) fn full_key(space: Space, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(1 + key.len());
+    full.push(space.byte());
+    full.extend_from_slice(key);
+    full
+}
+
+fn failed(space: Space, source: rocksdb::Error) -> ReadError {
+    ReadError::Store { space: space.name(), source: Box::new(source) }
 }

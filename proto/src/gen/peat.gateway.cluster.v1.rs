@@ -15,7 +15,7 @@ pub struct AppendRequest {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppendResponse {
-    #[prost(oneof = "append_response::Result", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "append_response::Result", tags = "1, 2, 3")]
     pub result: ::core::option::Option<append_response::Result>,
 }
 /// Nested message and enum types in `AppendResponse`.
@@ -23,17 +23,14 @@ pub mod append_response {
     #[allow(clippy::all)]
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Result {
-        /// Everything sent was accepted.
+        /// The log up to this entry is on disk here and matches.
         #[prost(message, tag = "1")]
-        Success(super::Accepted),
-        /// Accepted up to this entry.
-        #[prost(message, tag = "2")]
-        Partial(super::Accepted),
+        Accepted(super::Accepted),
         /// The previous entry doesn't match.
-        #[prost(message, tag = "3")]
+        #[prost(message, tag = "2")]
         Conflict(super::Conflict),
         /// A higher vote was seen.
-        #[prost(message, tag = "4")]
+        #[prost(message, tag = "3")]
         HigherVote(super::super::super::stored::v1::Vote),
     }
 }
@@ -126,9 +123,12 @@ pub struct TransferLeaderResponse {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IdentifyRequest {
-    /// BLAKE3 keyed hash of the cluster token; nodes of one cluster share the token.
+    /// BLAKE3 hash keyed by the cluster token, over what is asked; nodes of one cluster share the token.
     #[prost(bytes = "bytes", tag = "1")]
     pub token_proof: ::prost::bytes::Bytes,
+    /// 32 random bytes, so that the answer can't be an old one.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub challenge: ::prost::bytes::Bytes,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -140,6 +140,9 @@ pub struct IdentifyResponse {
     pub cluster_id: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "3")]
     pub member: ::core::option::Option<super::super::stored::v1::Member>,
+    /// The same hash over the challenge and the answering node's id: it knows the token too.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub token_proof: ::prost::bytes::Bytes,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -148,6 +151,7 @@ pub struct AdoptRequest {
     pub token_proof: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub cluster_id: ::prost::bytes::Bytes,
+    /// The node that is meant; another one refuses.
     #[prost(uint64, tag = "3")]
     pub node_id: u64,
 }
@@ -169,10 +173,16 @@ pub struct ProposeRequest {
     /// How long the leader may take, ms.
     #[prost(uint64, tag = "2")]
     pub timeout_ms: u64,
+    /// Names the proposal within its stream.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProposeResponse {
+    /// The proposal that this answers.
+    #[prost(uint64, tag = "5")]
+    pub number: u64,
     #[prost(oneof = "propose_response::Result", tags = "1, 2, 3, 4")]
     pub result: ::core::option::Option<propose_response::Result>,
 }
@@ -1067,12 +1077,13 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "Adopt"));
             self.inner.unary(req, path, codec).await
         }
-        /// Propose a client's command at the leader. Never forwarded again.
+        /// Propose clients' commands at the leader, never forwarded again. One stream carries the proposals
+        /// of all clients of a node; answers come in any order and name the proposal that they answer.
         pub async fn propose(
             &mut self,
-            request: impl tonic::IntoRequest<super::ProposeRequest>,
+            request: impl tonic::IntoStreamingRequest<Message = super::ProposeRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::ProposeResponse>,
+            tonic::Response<tonic::codec::Streaming<super::ProposeResponse>>,
             tonic::Status,
         > {
             self.inner
@@ -1087,10 +1098,10 @@ pub mod cluster_client {
             let path = http::uri::PathAndQuery::from_static(
                 "/peat.gateway.cluster.v1.Cluster/Propose",
             );
-            let mut req = request.into_request();
+            let mut req = request.into_streaming_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "Propose"));
-            self.inner.unary(req, path, codec).await
+            self.inner.streaming(req, path, codec).await
         }
         /// The index that a linearizable read must have applied.
         pub async fn read_index(
@@ -1167,11 +1178,18 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<super::AdoptRequest>,
         ) -> std::result::Result<tonic::Response<super::AdoptResponse>, tonic::Status>;
-        /// Propose a client's command at the leader. Never forwarded again.
+        /// Server streaming response type for the Propose method.
+        type ProposeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ProposeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Propose clients' commands at the leader, never forwarded again. One stream carries the proposals
+        /// of all clients of a node; answers come in any order and name the proposal that they answer.
         async fn propose(
             &self,
-            request: tonic::Request<super::ProposeRequest>,
-        ) -> std::result::Result<tonic::Response<super::ProposeResponse>, tonic::Status>;
+            request: tonic::Request<tonic::Streaming<super::ProposeRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::ProposeStream>, tonic::Status>;
         /// The index that a linearizable read must have applied.
         async fn read_index(
             &self,
@@ -1352,16 +1370,21 @@ pub mod cluster_server {
                 "/peat.gateway.cluster.v1.Cluster/Propose" => {
                     #[allow(non_camel_case_types)]
                     struct ProposeSvc<T: Cluster>(pub Arc<T>);
-                    impl<T: Cluster> tonic::server::UnaryService<super::ProposeRequest>
+                    impl<
+                        T: Cluster,
+                    > tonic::server::StreamingService<super::ProposeRequest>
                     for ProposeSvc<T> {
                         type Response = super::ProposeResponse;
+                        type ResponseStream = T::ProposeStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::ProposeRequest>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ProposeRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -1387,7 +1410,7 @@ pub mod cluster_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -1,0 +1,263 @@
+//! Starting a node.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+use peat_gateway_proto::cluster::cluster_server::ClusterServer;
+use peat_gateway_proto::cluster::raft_server::RaftServer;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Server, ServerTlsConfig};
+
+use super::bootstrap::{self, Bootstrap};
+use super::contact::LeaderContact;
+use super::forward::Forwarder;
+use super::identity::Identity;
+use super::inner::{Inner, LEADER_PROPOSALS_MAX, LeaderFinder, PROPOSALS_MAX, Raft};
+use super::propose::ProposalLane;
+use super::read::ReadRounds;
+use super::{Node, leadership};
+use crate::config::{ClusterConfig, Timing};
+use crate::error::StartError;
+use crate::handle::Leadership;
+use crate::raft::Member;
+use crate::store::Store;
+use crate::transport::MESSAGE_BYTES_MAX;
+use crate::transport::admission::Admission;
+use crate::transport::cluster_service::ClusterService;
+use crate::transport::listener::{self, TlsConfigs};
+use crate::transport::network::Network;
+use crate::transport::peers::Peers;
+use crate::transport::raft_service::RaftService;
+use crate::transport::token::TokenKey;
+
+/// How long a snapshot may make no progress, and how long its installation may take.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Entries in one append; the log reader also cuts by bytes.
+const APPEND_ENTRIES_MAX: u64 = 512;
+/// Entries purged at once.
+const PURGE_BATCH: u64 = 256;
+/// How long a leader that was removed from the cluster goes on, so that all learn of it.
+const REMOVED_LEADER_MS: u64 = 1_000;
+/// Pauses between tries to reach a node that is down.
+const BACKOFF: &str = "50ms 100ms 200ms ...500ms";
+/// HTTP/2 window: bytes under way that this node hasn't taken yet.
+const WINDOW_BYTES: u32 = 4 << 20;
+/// A quiet connection is asked for a sign of life this often, and closed without one.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// See [`Node::start`].
+pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
+    let first_members = if config.initial_peers.is_empty() {
+        Vec::new()
+    } else {
+        bootstrap::first_members(&config.initial_peers, &config.peer_address)?
+    };
+    if config.peer_bind.is_none() && first_members.len() > 1 {
+        return Err(StartError::Bootstrap(
+            "the initial peers name other nodes, but this node has no peer listener; set its peer \
+             bind address"
+                .to_owned(),
+        ));
+    }
+    let raft_config = raft_config(&config.timing)?;
+    let data_dir = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir))
+        .await
+        .map_err(|error| StartError::Consensus(error.to_string()))??;
+    tracing::info!(
+        node_id = opened.store.identity().node_id,
+        was_new = opened.was_new,
+        last_log_index = opened.store.last_log_index(),
+        "opened the data directory"
+    );
+    let store = opened.store;
+    let (tls_server, tls_client) = match &config.peer_tls {
+        Some(files) => {
+            let TlsConfigs { server, client } = listener::load_tls(files)?;
+            (Some(server), Some(client))
+        }
+        None => (None, None),
+    };
+    let listener = match &config.peer_bind {
+        Some(address) => Some(listener::bind(address, tls_server.is_some()).await?),
+        None => None,
+    };
+
+    let known = store.identity();
+    let identity = Arc::new(Identity::new(known.node_id, known.cluster_id));
+    let peers = Arc::new(Peers::new(identity.clone(), tls_client));
+    let network = Network::new(peers.clone());
+    let raft = Raft::build(known.node_id, raft_config, network, store.log(), store.machine())
+        .await
+        .map_err(|error| StartError::Consensus(error.to_string()))?;
+    let shutdown = CancellationToken::new();
+    let (leadership_sender, leadership) = watch::channel(Leadership::Follower);
+    let finder = LeaderFinder { raft: raft.clone(), peers: peers.clone() };
+    let inner = Arc::new(Inner {
+        reads: ReadRounds::start(raft.clone(), finder),
+        lane: ProposalLane::open(raft.clone()),
+        forwarder: Forwarder::new(shutdown.clone()),
+        contact: Arc::new(LeaderContact::new()),
+        member: Member {
+            peer_address: config.peer_address.clone(),
+            http_address: config.http_address.clone(),
+            name: config.name.clone(),
+        },
+        timing: config.timing.clone(),
+        leadership,
+        proposals: Semaphore::new(PROPOSALS_MAX),
+        leader_proposals: Semaphore::new(LEADER_PROPOSALS_MAX),
+        recovered: AtomicBool::new(false),
+        bootstrap: Mutex::new(None),
+        raft,
+        store,
+        identity,
+        peers,
+    });
+    let token = TokenKey::new(&config.cluster_token);
+    let listener = match listener {
+        Some(listener) => Some(serve(&inner, &token, listener, tls_server, &shutdown)?),
+        None => None,
+    };
+    inner.raft.run();
+    // From here on a failure drops the node, which ends what was started.
+    let (failure, bootstrap_failure) = watch::channel(None);
+    let node =
+        Node { inner: inner.clone(), shutdown: shutdown.clone(), listener, bootstrap_failure };
+    let initialized = inner.raft.is_initialized().await;
+    let initialized = initialized.map_err(|error| StartError::Consensus(error.to_string()))?;
+    if first_members.len() <= 1 {
+        bootstrap::alone(&inner).await?;
+    } else if !initialized {
+        let others = first_members[1..].to_vec();
+        if first_members[0] == config.peer_address {
+            let peers = inner.peers.clone();
+            let bootstrap = Bootstrap { inner: inner.clone(), peers, token, others };
+            tokio::spawn(make_cluster(bootstrap, inner.clone(), failure, shutdown.clone()));
+        } else {
+            let initiator = &first_members[0];
+            let waits_for = format!("the bootstrap waits for {initiator}, which begins it");
+            tracing::info!("{waits_for}");
+            inner.set_bootstrapping(Some(waits_for));
+        }
+    }
+    tokio::spawn(leadership::run(inner.clone(), leadership_sender, shutdown.clone()));
+    tokio::spawn(watch_recovery(inner, shutdown));
+    Ok(node)
+}
+
+/// Bootstraps in the background; a failure that waiting can't cure ends the node.
+async fn make_cluster(
+    bootstrap: Bootstrap,
+    inner: Arc<Inner>,
+    failure: watch::Sender<Option<String>>,
+    shutdown: CancellationToken,
+) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        made = bootstrap.run() => match made {
+            Ok(()) => inner.set_bootstrapping(None),
+            Err(error) => {
+                tracing::error!(%error, "the bootstrap can't succeed");
+                failure.send_replace(Some(error.to_string()));
+            }
+        }
+    }
+}
+
+/// Notes when what was committed before the start is applied again. A first log ends a bootstrap
+/// that another node began.
+async fn watch_recovery(inner: Arc<Inner>, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        recovered = inner.raft.wait_for_recovery(None) => if recovered.is_ok() {
+            inner.set_bootstrapping(None);
+            inner.recovered.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn raft_config(timing: &Timing) -> Result<Arc<Config>, StartError> {
+    let config = Config {
+        cluster_name: "peat-gateway".to_owned(),
+        heartbeat_interval: timing.heartbeat_interval.as_millis() as u64,
+        election_timeout_min: timing.election_timeout_min.as_millis() as u64,
+        election_timeout_max: timing.election_timeout_max.as_millis() as u64,
+        install_snapshot_timeout: SNAPSHOT_TIMEOUT.as_millis() as u64,
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(timing.snapshot_entries),
+        max_in_snapshot_log_to_keep: timing.entries_kept,
+        replication_lag_threshold: (timing.snapshot_entries + timing.entries_kept).max(2),
+        purge_batch_size: PURGE_BATCH.min(timing.snapshot_entries.max(1)),
+        enable_pre_vote: Some(true),
+        // A restarted leader must be elected again: terms fence leader work.
+        enable_leader_restore: Some(false),
+        // A follower whose log went backwards lost acknowledged data; it must not be repaired.
+        allow_log_reversion: None,
+        removed_leader_step_down: StepDownPolicy::After(REMOVED_LEADER_MS),
+        backoff: BACKOFF.to_owned(),
+        ..Config::default()
+    };
+    let config = config.validate().map_err(|error| StartError::Consensus(error.to_string()))?;
+    Ok(Arc::new(config))
+}
+
+fn serve(
+    inner: &Arc<Inner>,
+    token: &TokenKey,
+    listener: TcpListener,
+    tls: Option<ServerTlsConfig>,
+    shutdown: &CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let admission = Admission::new(inner.identity.clone());
+    let raft = RaftServer::new(RaftService {
+        raft: inner.raft.clone(),
+        store: inner.store.clone(),
+        contact: inner.contact.clone(),
+    });
+    let raft = raft
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let cluster = ClusterServer::new(ClusterService {
+        inner: inner.clone(),
+        admission: admission.clone(),
+        token: token.clone(),
+    });
+    let cluster = cluster
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut server = Server::builder()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE));
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|error| StartError::Tls(describe(&error)))?;
+    }
+    let router = server.add_service(InterceptedService::new(raft, admission)).add_service(cluster);
+    let connections = listener::connections(listener, shutdown.clone());
+    let stopped = shutdown.clone().cancelled_owned();
+    Ok(tokio::spawn(async move {
+        if let Err(error) = router.serve_with_incoming_shutdown(connections, stopped).await {
+            tracing::error!(error = %describe(&error), "the peer listener ended");
+        }
+    }))
+}
+
+/// An error with its causes, on one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,254 @@
+//! Opening a data directory: lock, format, RocksDB, identity, and whether anything synced is gone.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+
+use peat_gateway_proto::stored as proto;
+use peat_gateway_state::{Family, codec};
+use prost::Message;
+use rocksdb::{ColumnFamilyDescriptor, WriteBatch};
+use tokio::sync::watch;
+
+use super::directory::{Directory, DirectoryLock};
+use super::error::{StoreError, chain};
+use super::flusher::{Counters, Failure, Flusher};
+use super::layout::{
+    ColumnOptions, DEFAULT, Database, Db, LOG, META, database_options, generation_of, key,
+    state_column,
+};
+use super::log::{Log, decode_at};
+use super::snapshot::{drop_generation, open_current};
+use super::synced::SyncedFile;
+use super::view::{Position, View};
+use super::{Inner, NodeIdentity, Opened, Store};
+use crate::error::StartError;
+use crate::handle::Changes;
+use crate::wire::stored::{log_id_from_stored, stored_membership_from_stored};
+
+/// What to do about a damaged directory; the other nodes have everything.
+const REBUILD: &str = "this node must not vote; remove it from the cluster and join again with an \
+                       empty data directory";
+
+/// See [`Store::open`].
+pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
+    let directory = Directory::create(data_dir)?;
+    let lock = directory.lock()?;
+    directory.check_format()?;
+    let snapshots = directory.snapshots();
+    directory.check(fs::create_dir_all(&snapshots), "create its folder of snapshots")?;
+    let columns = ColumnOptions::new();
+    let (database, names) = open_database(&directory, &columns, lock)?;
+    let database = Arc::new(database);
+    let damaged = |error: StoreError| {
+        directory.refuse(format!("{}; if the disk is sound, {REBUILD}", chain(&error)))
+    };
+    let (identity, synced, was_new) = identify(&directory, &database)?;
+    let position = recover_position(&database, &columns, &names).map_err(damaged)?;
+    let log = Log::load(&database).map_err(damaged)?;
+    check_synced(&directory, &database, &log, &synced)?;
+    let stored_snapshot = database.meta(key::SNAPSHOT).map_err(damaged)?;
+    let snapshot = open_current(&snapshots, stored_snapshot.as_deref()).map_err(damaged)?;
+
+    let failure = Failure::new();
+    let counters = Arc::new(Counters::default());
+    let flushed = database.clone();
+    let flusher = Flusher::start(synced, failure.clone(), counters.clone(), move || {
+        flushed.db.flush_wal(true).map_err(|error| format!("could not sync the WAL: {error}"))
+    });
+    let flusher = directory.check(flusher, "start the thread that syncs it")?;
+    let applied = position.applied.map_or(0, |id| id.index);
+    let changes = Changes { applied, configuration: applied, journal: applied, cursors: applied };
+    let view = View::take(&database, position).map_err(damaged)?;
+    let inner = Inner {
+        flusher,
+        log: Mutex::new(log),
+        newest: RwLock::new(view),
+        snapshot: Mutex::new(snapshot),
+        identity: Mutex::new(identity),
+        changes: watch::Sender::new(changes),
+        failure,
+        counters,
+        columns,
+        directory: directory.clone(),
+        builders: Arc::default(),
+        temporary_files: AtomicU64::new(0),
+        database,
+    };
+    Ok(Opened { store: Store { inner: Arc::new(inner) }, was_new })
+}
+
+fn open_database(
+    directory: &Directory,
+    columns: &ColumnOptions,
+    lock: DirectoryLock,
+) -> Result<(Database, Vec<String>), StartError> {
+    let path = directory.database();
+    let options = database_options();
+    // RocksDB writes CURRENT when a new database is complete.
+    let mut names = match path.join("CURRENT").try_exists() {
+        Ok(true) => directory.check(Db::list_cf(&options, &path), "read its column families")?,
+        Ok(false) => Vec::new(),
+        Err(error) => return Err(directory.refuse(format!("could not look into it: {error}"))),
+    };
+    for name in [DEFAULT, LOG, META] {
+        if !names.iter().any(|other| other == name) {
+            names.push(name.to_owned());
+        }
+    }
+    let descriptors = names.iter().map(|name| ColumnFamilyDescriptor::new(name, columns.of(name)));
+    let db = Db::open_cf_descriptors(&options, &path, descriptors).map_err(|error| {
+        directory.refuse(format!(
+            "could not open its database: {error}; if the disk is sound, {REBUILD}"
+        ))
+    })?;
+    Ok((Database::new(db, lock), names))
+}
+
+/// Reads who the directory belongs to; a new one gets its node id, durably.
+fn identify(
+    directory: &Directory,
+    database: &Database,
+) -> Result<(NodeIdentity, SyncedFile, bool), StartError> {
+    let unreadable = |error: StoreError| directory.refuse(chain(&error));
+    let path = directory.synced();
+    if let Some(bytes) = database.meta(key::IDENTITY).map_err(unreadable)? {
+        let identity = NodeIdentity::from_stored(&bytes).map_err(unreadable)?;
+        let synced = SyncedFile::open(&path).map_err(|error| {
+            directory.refuse(format!(
+                "could not read its file synced, which says what this node has promised: \
+                 {error}; {REBUILD}"
+            ))
+        })?;
+        return Ok((identity, synced, false));
+    }
+    // Either it is new, or the database lost everything.
+    match SyncedFile::open(&path).map(|synced| synced.mark()) {
+        Ok(mark) if mark.log_end > 0 || mark.vote.is_some() => {
+            let synced = mark.log_end.saturating_sub(1);
+            return Err(StartError::LostSyncedRecords { found: 0, synced });
+        }
+        Ok(_) => {}
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {}
+        Err(error) => return Err(directory.refuse(format!("could not read synced: {error}"))),
+    }
+    let synced = directory.check(SyncedFile::create(&path), "create its file synced")?;
+    directory.sync()?;
+    let identity = NodeIdentity { node_id: new_node_id(directory)?, cluster_id: None };
+    let mut batch = WriteBatch::default();
+    let meta = database.column(META).map_err(unreadable)?;
+    batch.put_cf(&meta, key::IDENTITY, identity.to_stored().encode_to_vec());
+    database.write(batch, "write the identity").map_err(unreadable)?;
+    directory.check(database.db.flush_wal(true), "sync its database")?;
+    Ok((identity, synced, true))
+}
+
+fn new_node_id(directory: &Directory) -> Result<u64, StartError> {
+    loop {
+        let id = directory.check(getrandom::u64(), "get random bytes for the node id")?;
+        if id != 0 {
+            return Ok(id);
+        }
+    }
+}
+
+/// Reads where the state stands, drops what an interrupted install left, and creates what an
+/// interrupted first start left out.
+fn recover_position(
+    database: &Database,
+    columns: &ColumnOptions,
+    names: &[String],
+) -> Result<Position, StoreError> {
+    let generation = match database.meta(key::GENERATION)? {
+        None => 0,
+        Some(bytes) => u64::from_be_bytes(bytes.as_slice().try_into().map_err(|_| {
+            StoreError::Decode { what: "generation", reason: "it has not 8 bytes".to_owned() }
+        })?),
+    };
+    let applied = match database.meta(key::APPLIED)? {
+        None => None,
+        Some(bytes) => Some(log_id_from_stored(
+            &proto::LogId::decode(&*bytes).map_err(StoreError::decode("applied position"))?,
+        )),
+    };
+    let membership = match database.meta(key::MEMBERSHIP)? {
+        None => Default::default(),
+        Some(bytes) => {
+            let stored = proto::StoredMembership::decode(&*bytes)
+                .map_err(StoreError::decode("membership"))?;
+            stored_membership_from_stored(stored).map_err(StoreError::decode("membership"))?
+        }
+    };
+    let hash = match database.meta(key::STATE_HASH)? {
+        None => Default::default(),
+        Some(bytes) => codec::decode(&bytes).map_err(StoreError::decode("state hash"))?,
+    };
+    for other in names.iter().filter_map(|name| generation_of(name)) {
+        if other != generation {
+            drop_generation(database, other)?;
+        }
+    }
+    for family in Family::ALL {
+        let name = state_column(family, generation);
+        if database.db.cf_handle(&name).is_some() {
+            continue;
+        }
+        if generation > 0 || applied.is_some() {
+            let reason = format!("there is no {name}");
+            return Err(StoreError::Decode { what: "column families", reason });
+        }
+        database
+            .db
+            .create_cf(&name, &columns.of(&name))
+            .map_err(StoreError::database("create column families"))?;
+    }
+    Ok(Position { applied, membership, hash, generation })
+}
+
+/// Refuses a directory that has lost what it said was on disk.
+fn check_synced(
+    directory: &Directory,
+    database: &Database,
+    log: &Log,
+    synced: &SyncedFile,
+) -> Result<(), StartError> {
+    let mark = synced.mark();
+    if log.end() < mark.log_end {
+        return Err(StartError::LostSyncedRecords {
+            found: log.end().saturating_sub(1),
+            synced: mark.log_end - 1,
+        });
+    }
+    // A vote is partially ordered; one of a higher term or with the quorum's word is newer.
+    let order = |vote: &crate::raft::Vote| (vote.leader_id.term, vote.committed);
+    if mark.vote.as_ref().map(order) > log.vote.as_ref().map(order) {
+        return Err(directory.refuse(format!("a vote that was synced is gone from it; {REBUILD}")));
+    }
+    // The mark is a lower bound: entries above it may be the torn end, but without a gap.
+    check_gapless(database, log, mark.log_end)
+        .map_err(|error| directory.refuse(format!("{}; {REBUILD}", chain(&error))))
+}
+
+fn check_gapless(database: &Database, log: &Log, from: u64) -> Result<(), StoreError> {
+    let (Some(first), Some(last)) = (log.first, log.last) else { return Ok(()) };
+    let purged_end = log.purged.map_or(first, |id| id.index + 1);
+    let (start, end) = (from.max(first), last.index + 1);
+    if purged_end != first {
+        return Err(StoreError::MissingEntry { start: purged_end, end, missing: purged_end });
+    }
+    let column = database.column(LOG)?;
+    let mut rows = database.db.raw_iterator_cf(&column);
+    rows.seek(start.to_be_bytes());
+    for index in start..end {
+        let entry = rows.item().map(|(key, value)| decode_at(key, value)).transpose()?;
+        if entry.is_none_or(|entry| entry.log_id.index != index) {
+            rows.status().map_err(StoreError::database("read the log"))?;
+            return Err(StoreError::MissingEntry { start, end, missing: index });
+        }
+        rows.next();
+    }
+    Ok(())
+}

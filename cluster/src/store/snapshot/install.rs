@@ -1,0 +1,202 @@
+//! Replacing the state by a snapshot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use peat_gateway_state::{Family, codec};
+use prost::Message;
+use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
+
+use super::format::SnapshotReader;
+use super::{SnapshotData, final_path, put_current, remove};
+use crate::raft::SnapshotMeta;
+use crate::store::Inner;
+use crate::store::directory::sync_directory;
+use crate::store::error::StoreError;
+use crate::store::flusher::MarkChange;
+use crate::store::layout::{Database, META, key, state_column};
+use crate::store::view::Position;
+use crate::wire::stored::{log_id_to_stored, stored_membership_to_stored};
+
+/// A table file is ended once it has this many bytes.
+const TABLE_BYTES: u64 = 64 << 20;
+
+/// Replaces the state by a snapshot. The old state or the new one is there after a crash.
+///
+/// # Errors
+/// `Snapshot` where the snapshot isn't what `meta` says: the state is as before.
+pub(in crate::store) async fn install(
+    inner: &Arc<Inner>,
+    meta: &SnapshotMeta,
+    data: SnapshotData,
+) -> Result<(), StoreError> {
+    if data.meta()? != *meta {
+        return Err(StoreError::Snapshot("it is another one than was announced".to_owned()));
+    }
+    let old_generation = inner.view().position().generation;
+    let position = Position {
+        applied: data.applied(),
+        membership: data.membership()?,
+        hash: data.hash()?,
+        generation: old_generation + 1,
+    };
+    let load = {
+        let (inner, path) = (inner.clone(), data.path.clone());
+        let generation = position.generation;
+        tokio::task::spawn_blocking(move || load(&inner, &path, generation))
+    };
+    load.await.map_err(|_| StoreError::Panicked("the installer of a snapshot"))??;
+    let data = keep_file(inner, data)?;
+    switch(inner, &position, &data).await?;
+    inner.publish(position)?;
+    inner.changes.send_modify(|changes| {
+        // Anything may have changed.
+        let index = data.applied().map_or(0, |id| id.index);
+        changes.applied = index;
+        changes.configuration = index;
+        changes.journal = index;
+        changes.cursors = index;
+    });
+    if let Ok(Some(old)) = inner.replace_snapshot(data.clone())
+        && old.path != data.path
+    {
+        remove(&old.path);
+    }
+    drop_generation(&inner.database, old_generation)
+}
+
+/// Loads all rows into the column families of a new generation, durably.
+fn load(inner: &Inner, path: &Path, generation: u64) -> Result<(), StoreError> {
+    // An install that failed before may have left them.
+    drop_generation(&inner.database, generation)?;
+    let directory = inner.temporary_path();
+    fs::create_dir(&directory).map_err(StoreError::file("create", &directory))?;
+    let loaded = load_tables(inner, path, generation, &directory);
+    if loaded.is_err() {
+        drop_generation(&inner.database, generation)?;
+    }
+    fs::remove_dir_all(&directory).map_err(StoreError::file("remove", &directory))?;
+    loaded
+}
+
+fn load_tables(
+    inner: &Inner,
+    path: &Path,
+    generation: u64,
+    directory: &Path,
+) -> Result<(), StoreError> {
+    let database = &inner.database;
+    let options = Family::ALL.map(|family| inner.columns.of(&state_column(family, generation)));
+    for (family, options) in Family::ALL.into_iter().zip(&options) {
+        let created = database.db.create_cf(state_column(family, generation), options);
+        created.map_err(StoreError::database("create column families for a snapshot"))?;
+    }
+    let mut tables = Tables { directory, open: None, finished: Vec::new() };
+    SnapshotReader::open(path)?.each_row(|family, _, key, value| {
+        let at = Family::ALL.iter().position(|other| *other == family).unwrap_or_default();
+        tables.add(&options[at], family, key, value)
+    })?;
+    tables.end_table()?;
+    let mut ingest = IngestExternalFileOptions::default();
+    ingest.set_move_files(true);
+    for family in Family::ALL {
+        let paths: Vec<&PathBuf> =
+            tables.finished.iter().filter(|(f, _)| *f == family).map(|(_, path)| path).collect();
+        if paths.is_empty() {
+            continue;
+        }
+        let column = database.column(&state_column(family, generation))?;
+        database
+            .db
+            .ingest_external_file_cf_opts(&column, &ingest, paths)
+            .map_err(StoreError::database("load the tables of a snapshot"))?;
+    }
+    Ok(())
+}
+
+/// Table files in the making.
+struct Tables<'o> {
+    directory: &'o Path,
+    open: Option<(Family, PathBuf, SstFileWriter<'o>)>,
+    finished: Vec<(Family, PathBuf)>,
+}
+
+impl<'o> Tables<'o> {
+    fn add(
+        &mut self,
+        options: &'o Options,
+        family: Family,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        let full = |writer: &SstFileWriter<'_>| writer.file_size() >= TABLE_BYTES;
+        if self.open.as_ref().is_some_and(|(f, _, writer)| *f != family || full(writer)) {
+            self.end_table()?;
+        }
+        let (_, _, writer) = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let path = self.directory.join(format!("{}.sst", self.finished.len()));
+                let writer = SstFileWriter::create(options);
+                writer.open(&path).map_err(StoreError::database("create a table file"))?;
+                none.insert((family, path, writer))
+            }
+        };
+        writer.put(key, value).map_err(StoreError::database("write a table file"))
+    }
+
+    fn end_table(&mut self) -> Result<(), StoreError> {
+        if let Some((family, path, mut writer)) = self.open.take() {
+            writer.finish().map_err(StoreError::database("finish a table file"))?;
+            self.finished.push((family, path));
+        }
+        Ok(())
+    }
+}
+
+/// Gives the file the name under which the next start looks for it.
+fn keep_file(inner: &Inner, mut data: SnapshotData) -> Result<SnapshotData, StoreError> {
+    let directory = inner.directory.snapshots();
+    let path = final_path(&directory, data.applied());
+    if path != data.path {
+        fs::rename(&data.path, &path)
+            .and_then(|()| sync_directory(&directory))
+            .map_err(StoreError::file("rename", &data.path))?;
+        data.path = path;
+    }
+    Ok(data)
+}
+
+/// The one write that makes the new generation the state; durable when it returns.
+async fn switch(inner: &Inner, position: &Position, data: &SnapshotData) -> Result<(), StoreError> {
+    let mut batch = WriteBatch::default();
+    {
+        let meta = inner.database.column(META)?;
+        batch.put_cf(&meta, key::GENERATION, position.generation.to_be_bytes());
+        match &position.applied {
+            Some(id) => batch.put_cf(&meta, key::APPLIED, log_id_to_stored(id).encode_to_vec()),
+            None => batch.delete_cf(&meta, key::APPLIED),
+        }
+        let membership = stored_membership_to_stored(&position.membership).encode_to_vec();
+        batch.put_cf(&meta, key::MEMBERSHIP, membership);
+        batch.put_cf(&meta, key::STATE_HASH, codec::encode(&position.hash));
+        put_current(&mut batch, &meta, data);
+        inner.database.write(batch, "switch to the snapshot")?;
+    }
+    inner.flusher.flush(MarkChange::None).await
+}
+
+/// Drops the column families of a generation, those that are there. Views of it stay readable.
+pub(in crate::store) fn drop_generation(
+    database: &Database,
+    generation: u64,
+) -> Result<(), StoreError> {
+    for family in Family::ALL {
+        let column = state_column(family, generation);
+        if database.db.cf_handle(&column).is_some() {
+            database.db.drop_cf(&column).map_err(StoreError::database("drop an old generation"))?;
+        }
+    }
+    Ok(())
+}

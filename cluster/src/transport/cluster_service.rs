@@ -1,0 +1,140 @@
+//! What nodes ask of each other besides Raft.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use peat_gateway_proto::cluster as proto;
+use peat_gateway_proto::cluster::cluster_server::Cluster;
+use peat_gateway_proto::stored;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::admission::Admission;
+use super::token::{TokenKey, proves};
+use crate::node::inner::Inner;
+use crate::node::{forward, read, status};
+
+/// Answers between the state and one node's connection; proposals wait while it is full.
+const ANSWER_BUFFER: usize = 1_024;
+/// Most time that a forwarded proposal may ask for; more is cut to this.
+const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Answers other nodes.
+pub(crate) struct ClusterService {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) admission: Admission,
+    pub(crate) token: TokenKey,
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn identify(
+        &self,
+        request: Request<proto::IdentifyRequest>,
+    ) -> Result<Response<proto::IdentifyResponse>, Status> {
+        let asked = request.into_inner();
+        if !proves(&self.token.identify(&asked.challenge), &asked.token_proof) {
+            return Err(wrong_token());
+        }
+        let identity = self.inner.identity();
+        let member = self.inner.member();
+        let proof = self.token.identified(&asked.challenge, identity.node_id());
+        Ok(Response::new(proto::IdentifyResponse {
+            node_id: identity.node_id(),
+            cluster_id: identity.cluster_id().map(|id| id.to_vec().into()).unwrap_or_default(),
+            member: Some(stored::Member {
+                node_id: identity.node_id(),
+                peer_address: member.peer_address.clone(),
+                http_address: member.http_address.clone(),
+                name: member.name.clone(),
+            }),
+            token_proof: proof.as_bytes().to_vec().into(),
+        }))
+    }
+
+    async fn adopt(
+        &self,
+        request: Request<proto::AdoptRequest>,
+    ) -> Result<Response<proto::AdoptResponse>, Status> {
+        let asked = request.into_inner();
+        if !proves(&self.token.adopt(&asked.cluster_id, asked.node_id), &asked.token_proof) {
+            return Err(wrong_token());
+        }
+        let identity = self.inner.identity().clone();
+        if asked.node_id != identity.node_id() {
+            return Err(Status::failed_precondition("another node is meant"));
+        }
+        let cluster_id = <[u8; 16]>::try_from(asked.cluster_id.as_ref())
+            .map_err(|_| Status::invalid_argument("a cluster id has 16 bytes"))?;
+        let store = self.inner.store().clone();
+        let belongs_to = tokio::task::spawn_blocking(move || identity.adopt(&store, cluster_id))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(Status::internal)?;
+        Ok(Response::new(proto::AdoptResponse {
+            adopted: belongs_to == cluster_id,
+            cluster_id: belongs_to.to_vec().into(),
+        }))
+    }
+
+    type ProposeStream = ReceiverStream<Result<proto::ProposeResponse, Status>>;
+
+    async fn propose(
+        &self,
+        request: Request<Streaming<proto::ProposeRequest>>,
+    ) -> Result<Response<Self::ProposeStream>, Status> {
+        self.admission.check(request.metadata())?;
+        let (answers, outgoing) = mpsc::channel(ANSWER_BUFFER);
+        let mut proposals = request.into_inner();
+        let inner = self.inner.clone();
+        // The stream ends with the connection, which the other node or this one's end closes. How
+        // many proposals are under way is bounded by the sender, and by the lane to consensus.
+        tokio::spawn(async move {
+            while let Some(Ok(proposal)) = proposals.next().await {
+                let (inner, answers) = (inner.clone(), answers.clone());
+                tokio::spawn(async move {
+                    let timeout = Duration::from_millis(proposal.timeout_ms);
+                    let timeout = timeout.min(PROPOSE_TIMEOUT_MAX);
+                    let attempt = inner.propose_here(proposal.envelope, timeout).await;
+                    // The other side may be gone; it then counts the outcome as unknown.
+                    answers.send(Ok(forward::answer(proposal.number, attempt))).await.ok();
+                });
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<proto::ReadIndexRequest>,
+    ) -> Result<Response<proto::ReadIndexResponse>, Status> {
+        use proto::read_index_response::Result as Wire;
+        self.admission.check(request.metadata())?;
+        let leader = self.inner.leader();
+        let result = if leader == Some(self.inner.node_id()) {
+            match read::confirmed_index(self.inner.raft()).await {
+                Ok(index) => Wire::Index(index),
+                Err(reason) => Wire::Unavailable(reason),
+            }
+        } else {
+            let leader = leader.map(|leader| leader.0).unwrap_or_default();
+            Wire::NotLeader(proto::NotLeader { leader })
+        };
+        Ok(Response::new(proto::ReadIndexResponse { result: Some(result) }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<proto::StatusRequest>,
+    ) -> Result<Response<proto::StatusResponse>, Status> {
+        self.admission.check(request.metadata())?;
+        let status = status::to_wire(self.inner.local_status(), self.inner.leader());
+        Ok(Response::new(status))
+    }
+}
+
+fn wrong_token() -> Status {
+    Status::permission_denied("the cluster tokens of the two nodes differ")
+}

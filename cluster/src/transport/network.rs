@@ -1,0 +1,266 @@
+//! What openraft sends with: one client per node and kind of traffic.
+
+use std::future::{Future, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::SnapshotOf;
+use openraft::{OptionalSend, RaftNetworkFactory};
+use peat_gateway_proto::cluster as proto;
+use tonic::{Response, Status, Streaming};
+
+use super::peers::{Lane, Peer, Peers};
+use super::snapshot;
+use crate::raft::{Member, TypeConfig, Vote};
+use crate::store::SnapshotData;
+use crate::wire::rpc;
+
+/// How long an append stream may take to open, the connection included.
+const STREAM_OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a follower may owe an answer to an append before the stream counts as broken.
+///
+/// Longer than a slow disk needs; a dead connection is noticed sooner, by its keep-alive.
+const APPEND_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an append stream checks that.
+const APPEND_ANSWER_CHECK: Duration = Duration::from_secs(1);
+
+type StreamAppendStream<'s> =
+    BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
+
+/// Makes clients.
+pub(crate) struct Network {
+    peers: Arc<Peers>,
+}
+
+impl Network {
+    pub(crate) fn new(peers: Arc<Peers>) -> Self {
+        Self { peers }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> PeerClient {
+        PeerClient { peer: self.peers.peer(target, &node.peer_address), heartbeats: false }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> PeerClient {
+        PeerClient { peer: self.peers.peer(target, &node.peer_address), heartbeats: true }
+    }
+}
+
+/// Sends to one node.
+pub(crate) struct PeerClient {
+    peer: Arc<Peer>,
+    /// Heartbeats are streams of one message to openraft; they go as single calls, which are cheaper.
+    heartbeats: bool,
+}
+
+impl PeerClient {
+    /// Opens an append stream: requests go out as they come, answers come back in order.
+    async fn open_append_stream<S>(&self, input: S) -> Result<StreamAppendStream<'static>, Status>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let unanswered = Arc::new(AtomicU64::new(0));
+        let sent = unanswered.clone();
+        let messages = input.map(move |request| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            rpc::append_to_wire(&request)
+        });
+        let mut client = self.peer.raft(Lane::Log)?;
+        let request = self.peer.request(messages)?;
+        let answers = within(STREAM_OPEN_TIMEOUT, client.stream_append(request)).await?;
+        Ok(Box::pin(append_answers(answers, unanswered)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: &AppendEntriesRequest<TypeConfig>,
+        timeout: Duration,
+    ) -> Result<StreamAppendResult<TypeConfig>, Status> {
+        let mut client = self.peer.raft(Lane::Urgent)?;
+        let call = self.peer.request(rpc::append_to_wire(request))?;
+        let answer = within(timeout, client.append(call)).await?;
+        rpc::append_result_from_wire(&answer).map_err(invalid)
+    }
+
+    async fn ask_for_vote(
+        &self,
+        request: &VoteRequest<TypeConfig>,
+        before_campaign: bool,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let ask = async {
+            let mut client = self.peer.raft(Lane::Urgent)?;
+            let call = self.peer.request(rpc::vote_request_to_wire(request))?;
+            let answer = if before_campaign {
+                within(option.soft_ttl(), client.pre_vote(call)).await?
+            } else {
+                within(option.soft_ttl(), client.vote(call)).await?
+            };
+            rpc::vote_response_from_wire(&answer).map_err(invalid)
+        };
+        ask.await.map_err(|status: Status| unreachable(&self.peer, &status))
+    }
+}
+
+impl NetBackoff<TypeConfig> for PeerClient {
+    fn backoff(&self) -> Option<Backoff> {
+        None
+    }
+}
+
+impl NetStreamAppend<TypeConfig> for PeerClient {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<StreamAppendStream<'s>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if !self.heartbeats {
+                let peer = &self.peer;
+                return self
+                    .open_append_stream(input)
+                    .await
+                    .map_err(|status| unreachable(peer, &status));
+            }
+            let Some(request) = input.next().await else {
+                return Ok(Box::pin(futures_util::stream::empty()) as StreamAppendStream<'s>);
+            };
+            let answer = self
+                .heartbeat(&request, option.soft_ttl())
+                .await
+                .map_err(|status| unreachable(&self.peer, &status));
+            Ok(Box::pin(futures_util::stream::once(ready(answer))) as StreamAppendStream<'s>)
+        })
+    }
+}
+
+impl NetVote<TypeConfig> for PeerClient {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_for_vote(&request, false, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // A node that can't be reached grants nothing: an isolated node must not raise its term.
+        self.ask_for_vote(&request, true, &option).await
+    }
+}
+
+impl NetSnapshot<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotData;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let sending = snapshot::send(&self.peer, &vote, snapshot, option.hard_ttl());
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sending => sent.map_err(|status| {
+                StreamingError::Unreachable(Unreachable::from_string(describe(&self.peer, &status)))
+            }),
+        }
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for PeerClient {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let tell = async {
+            let mut client = self.peer.raft(Lane::Urgent)?;
+            let call = self.peer.request(rpc::transfer_to_wire(&request))?;
+            within(option.soft_ttl(), client.transfer_leader(call)).await
+        };
+        let answer = tell.await.map_err(|status| unreachable(&self.peer, &status))?;
+        if answer.accepted {
+            return Ok(Ok(()));
+        }
+        // openraft only logs it; the next election settles it either way.
+        Err(RPCError::Network(NetworkError::from_string(answer.reason)))
+    }
+}
+
+/// Turns a follower's answers into openraft's, and a stalled stream into an error.
+fn append_answers(
+    answers: Streaming<proto::AppendResponse>,
+    unanswered: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
+    futures_util::stream::unfold(Some((answers, unanswered)), |state| async move {
+        let (mut answers, unanswered) = state?;
+        let mut owed_since = Instant::now();
+        let next = loop {
+            match tokio::time::timeout(APPEND_ANSWER_CHECK, answers.next()).await {
+                Ok(next) => break next?,
+                Err(_) if unanswered.load(Ordering::Relaxed) == 0 => owed_since = Instant::now(),
+                Err(_) if owed_since.elapsed() < APPEND_ANSWER_TIMEOUT => {}
+                Err(_) => break Err(Status::deadline_exceeded("appends stay unanswered")),
+            }
+        };
+        let answer = next.and_then(|answer| rpc::append_result_from_wire(&answer).map_err(invalid));
+        match answer {
+            Ok(answer) => {
+                unanswered.fetch_sub(1, Ordering::Relaxed);
+                Some((Ok(answer), Some((answers, unanswered))))
+            }
+            Err(status) => {
+                let error = Unreachable::from_string(format!("an append stream ended: {status}"));
+                Some((Err(RPCError::Unreachable(error)), None))
+            }
+        }
+    })
+}
+
+/// Waits for a call, no longer than `timeout`.
+async fn within<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {timeout:?}"))),
+    }
+}
+
+fn invalid(error: crate::wire::stored::InvalidMessage) -> Status {
+    Status::internal(error.to_string())
+}
+
+fn describe(peer: &Peer, status: &Status) -> String {
+    format!("node {:016x}: {:?}: {}", peer.node_id(), status.code(), status.message())
+}
+
+/// Every failure makes openraft wait before it tries again: none is cured by haste.
+fn unreachable(peer: &Peer, status: &Status) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::from_string(describe(peer, status)))
+}
