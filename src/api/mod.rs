@@ -1,1 +1,175 @@
 //! HTTP: routes, bodies, problem documents. Translates, decides nothing.
+//!
+//! ```text
+//!   connection ─► metrics ─► request id, index ─► room? time? ─► who asks? ─► handler ─► Service
+//!                                 │                                              │
+//!                 problem+json ◄──┴── every failure, whoever found it ◄──────────┘
+//! ```
+//!
+//! * [`auth`]: who asks. * [`problem`]: failures as RFC 9457 documents.
+//! * [`request`], [`response`]: what all routes read and answer alike.
+//! * [`layers`]: what surrounds every request. * [`refusals`]: 401 and 403, counted for the audit log.
+//! * [`openapi`]: the document at `/openapi.json`, also in `docs/reference/openapi.json`.
+//! * A file per resource: its routes, and the JSON they take and give.
+
+mod audit;
+mod auth;
+mod cluster;
+mod documents;
+mod formations;
+mod health;
+mod journal;
+mod layers;
+mod metrics;
+mod openapi;
+mod organizations;
+mod problem;
+mod refusals;
+mod request;
+mod response;
+mod sinks;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use auth::{Access, Tokens};
+
+use crate::service::Service;
+use metrics::Metrics;
+use refusals::Refusals;
+
+/// Most bytes of a request's body; a larger one is answered with 413.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a request may take; then a read is answered with 503, and a write, whose outcome is
+/// unknown then, with 504.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most requests that are worked on at once; a further one is answered with 429.
+pub const REQUESTS_MAX: usize = 4096;
+/// Most live streams at once; a further one is answered with 429.
+pub const STREAMS_MAX: usize = 256;
+/// How long requests may go on once the node drains; then their connections are closed.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the API is told by the node's configuration.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// Who is let in.
+    pub access: Access,
+    /// Where this API's metrics are registered, and what `/metrics` shows. One per node.
+    pub registry: Registry,
+}
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+struct Api {
+    service: Service,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    access: Access,
+    metrics: Metrics,
+    refusals: Refusals,
+    requests: Semaphore,
+    streams: Arc<Semaphore>,
+    shutdown: CancellationToken,
+    openapi: Bytes,
+}
+
+/// Returns all routes. Requests need `ConnectInfo<SocketAddr>`, else they count as remote.
+///
+/// Refusals are counted but written into the audit log only by [`serve`].
+pub fn router(service: Service, settings: ApiSettings) -> Router {
+    build(service, settings, CancellationToken::new()).0
+}
+
+/// Serves the API until `shutdown` is cancelled, then drains: accepts no more, ends live streams, and
+/// lets requests finish for up to [`DRAIN_TIMEOUT`].
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    settings: ApiSettings,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let (router, api) = build(service, settings, shutdown.clone());
+    let recorder = tokio::spawn(refusals::record(api, shutdown.clone()));
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    let served = tokio::select! {
+        served = server => served,
+        () = deadline => {
+            tracing::warn!("requests were still running when the drain time was over");
+            Ok(())
+        }
+    };
+    if served.is_err() {
+        recorder.abort();
+    }
+    if let Err(error) = recorder.await
+        && error.is_panic()
+    {
+        tracing::error!(%error, "the recorder of refusals ended early");
+    }
+    served
+}
+
+fn build(service: Service, settings: ApiSettings, shutdown: CancellationToken) -> (Router, Api) {
+    let (router, document) = routes().split_for_parts();
+    let shared = Shared {
+        access: settings.access,
+        metrics: Metrics::register(&settings.registry),
+        refusals: Refusals::default(),
+        requests: Semaphore::new(REQUESTS_MAX),
+        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        shutdown,
+        openapi: openapi::render(&document).into(),
+    };
+    let api = Api { service, shared: Arc::new(shared) };
+    let router = router
+        .fallback(problem::unknown_path)
+        .method_not_allowed_fallback(problem::wrong_method)
+        // The last one added is the first one that a request meets.
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(api.clone(), auth::authenticate))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(from_fn_with_state(api.clone(), layers::bound))
+        .layer(from_fn_with_state(api.clone(), layers::finish))
+        .layer(from_fn(layers::identify))
+        .with_state(api.clone());
+    (router, api)
+}
+
+/// All routes with their documentation. A route that isn't here isn't served.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .merge(health::routes())
+        .merge(cluster::routes())
+        .merge(organizations::routes())
+        .merge(formations::routes())
+        .merge(documents::routes())
+        .merge(sinks::routes())
+        .merge(journal::routes())
+        .merge(audit::routes())
+}

@@ -1,0 +1,173 @@
+//! The cluster: nodes, settings and its audit chain.
+
+use axum::extract::State;
+use peat_gateway_cluster::{NodeStatus, Role};
+use peat_gateway_state::command::UpdateSettings;
+use peat_gateway_state::record::ClusterSettings;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Api;
+use super::audit::{AuditEntryView, ChainQuery, next_page};
+use super::request::{Ask, Body, Order};
+use super::response::{Answer, Shown};
+use crate::service::status::ClusterStatus;
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(get_cluster))
+        .routes(routes!(get_settings, update_settings))
+        .routes(routes!(get_cluster_audit))
+}
+
+/// The cluster as this node sees it.
+#[derive(Serialize, ToSchema)]
+struct ClusterView {
+    /// 32 hexadecimal digits; null until this node belongs to a cluster.
+    cluster_id: Option<String>,
+    /// Id of the node that leads; null where none is known.
+    leader: Option<String>,
+    /// All members.
+    nodes: Vec<NodeView>,
+}
+
+/// A node.
+#[derive(Serialize, ToSchema)]
+struct NodeView {
+    /// 16 hexadecimal digits.
+    node_id: String,
+    /// What the operator calls it.
+    name: String,
+    /// URL of its HTTP API.
+    address: String,
+    /// `host:port` of its peer listener.
+    peer_address: String,
+    /// `leader`, `follower`, `candidate`, `learner` or `down`.
+    role: &'static str,
+    /// Its Raft term.
+    term: u64,
+    /// What it has applied.
+    applied_index: u64,
+    /// The end of its log.
+    last_log_index: u64,
+    /// Hash of its state at `applied_index`, hexadecimal; null while it is down.
+    state_hash: Option<String>,
+    /// The build that it runs; empty while it is down.
+    build_version: String,
+}
+
+impl From<NodeStatus> for NodeView {
+    fn from(node: NodeStatus) -> Self {
+        let role = match node.role {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Learner => "learner",
+            Role::Down => "down",
+        };
+        Self {
+            node_id: node.node_id.to_string(),
+            name: node.name,
+            address: node.http_address,
+            peer_address: node.peer_address,
+            role,
+            term: node.term,
+            applied_index: node.applied_index,
+            last_log_index: node.last_log_index,
+            state_hash: node.state_hash.map(|hash| hash.to_string()),
+            build_version: node.build_version,
+        }
+    }
+}
+
+/// Settings that all nodes share.
+#[derive(Serialize, ToSchema)]
+struct SettingsView {
+    /// Commands up to this version are used.
+    version: u16,
+    /// How long answers are kept for retries, ms.
+    idempotency_retention_ms: u64,
+    /// How long delivered journal rows are kept, ms.
+    journal_retention_ms: u64,
+}
+
+impl From<ClusterSettings> for SettingsView {
+    fn from(settings: ClusterSettings) -> Self {
+        Self {
+            version: settings.version,
+            idempotency_retention_ms: settings.idempotency_retention_ms,
+            journal_retention_ms: settings.journal_retention_ms,
+        }
+    }
+}
+
+/// Settings to change; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SettingsPatch {
+    /// 60 000 to 86 400 000.
+    idempotency_retention_ms: Option<u64>,
+    /// 0 drops journal rows as soon as all enabled sinks have acknowledged them.
+    journal_retention_ms: Option<u64>,
+}
+
+/// Shows the nodes and who leads. Asks every node; one that doesn't answer in 1 s is `down`.
+#[utoipa::path(get, path = "/cluster", tag = "cluster", responses((status = 200, body = ClusterView)))]
+async fn get_cluster(State(api): State<Api>, ask: Ask<()>) -> Answer<ClusterView> {
+    let reply = api.service.cluster_status(&ask.call).await?;
+    Ok(Shown::of(reply, |ClusterStatus { cluster_id, leader, nodes }| ClusterView {
+        cluster_id: cluster_id.map(hex::encode),
+        leader: leader.map(|leader| leader.to_string()),
+        nodes: nodes.into_iter().map(NodeView::from).collect(),
+    }))
+}
+
+/// Shows the settings that all nodes share.
+#[utoipa::path(
+    get,
+    path = "/cluster/settings",
+    tag = "cluster",
+    responses((status = 200, body = SettingsView))
+)]
+async fn get_settings(State(api): State<Api>, ask: Ask<()>) -> Answer<SettingsView> {
+    Ok(Shown::of(api.service.settings(&ask.call).await?, SettingsView::from))
+}
+
+/// Changes settings.
+#[utoipa::path(
+    patch,
+    path = "/cluster/settings",
+    tag = "cluster",
+    request_body = SettingsPatch,
+    responses((status = 200, body = SettingsView))
+)]
+async fn update_settings(
+    State(api): State<Api>,
+    order: Order<Body<SettingsPatch>>,
+) -> Answer<SettingsView> {
+    let Body(SettingsPatch { idempotency_retention_ms, journal_retention_ms }) = order.body;
+    let changes = UpdateSettings { idempotency_retention_ms, journal_retention_ms };
+    let reply = api.service.update_settings(&order.call, changes).await?;
+    Ok(Shown::of(reply, SettingsView::from))
+}
+
+/// Shows the cluster's audit chain, the newest entry first.
+#[utoipa::path(
+    get,
+    path = "/cluster/audit",
+    tag = "audit",
+    params(ChainQuery),
+    responses((status = 200, body = [AuditEntryView]))
+)]
+async fn get_cluster_audit(
+    State(api): State<Api>,
+    ask: Ask<ChainQuery>,
+) -> Answer<Vec<AuditEntryView>> {
+    let ChainQuery { before, limit } = ask.parameters;
+    let reply = api.service.cluster_audit(&ask.call, before, limit).await?;
+    let next = next_page("/cluster/audit", None, limit, &reply.value);
+    Ok(Shown::of(reply, |page| page.entries.into_iter().map(AuditEntryView::from).collect())
+        .followed_by(next))
+}

@@ -1,0 +1,92 @@
+//! What probes and scrapers ask. Public.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Api;
+use super::problem::Failure;
+use crate::service::{Error, Kind};
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .routes(routes!(health))
+        .routes(routes!(metrics))
+        .routes(routes!(openapi))
+}
+
+/// How a node is.
+#[derive(Serialize, ToSchema)]
+struct HealthView {
+    /// `ok`, or `degraded` while the node waits for something.
+    status: &'static str,
+    /// The version of the gateway.
+    version: &'static str,
+    /// What the node waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl HealthView {
+    fn of(ready: Result<(), String>) -> Self {
+        let status = if ready.is_ok() { "ok" } else { "degraded" };
+        Self { status, version: env!("CARGO_PKG_VERSION"), reason: ready.err() }
+    }
+}
+
+/// Says that the process lives. Restart it where this fails.
+#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, body = HealthView)))]
+async fn livez() -> Json<HealthView> {
+    Json(HealthView::of(Ok(())))
+}
+
+/// Says whether this node can serve; 503 while it can't. Route requests elsewhere then.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses((status = 200, body = HealthView)))]
+async fn readyz(State(api): State<Api>) -> Result<Json<HealthView>, Failure> {
+    if api.shared.shutdown.is_cancelled() {
+        return Err(Failure(Error::new(Kind::Unavailable, "not_ready", "the node is draining")));
+    }
+    match api.service.ready() {
+        Ok(()) => Ok(Json(HealthView::of(Ok(())))),
+        Err(reason) => Err(Failure(Error::new(Kind::Unavailable, "not_ready", reason))),
+    }
+}
+
+/// Says how the node is; always 200, as scripts for earlier gateways expect.
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = HealthView)))]
+async fn health(State(api): State<Api>) -> Json<HealthView> {
+    Json(HealthView::of(api.service.ready()))
+}
+
+/// Shows this node's metrics as Prometheus text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
+async fn metrics(State(api): State<Api>) -> Result<Response, Failure> {
+    let node = api.service.local_status();
+    let ready = api.service.ready().is_ok();
+    let text = api.shared.metrics.render(&node, ready).map_err(Error::internal)?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}
+
+/// Shows this document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "health",
+    responses((status = 200, body = Object, content_type = "application/json"))
+)]
+async fn openapi(State(api): State<Api>) -> Response {
+    let document = api.shared.openapi.clone();
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+}

@@ -1,0 +1,124 @@
+//! What the service needs of a node: the seam that lets use cases be tested without consensus.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use peat_gateway_cluster::{
+    Changes, Committed, Consistency, Handle, NodeStatus, ProposeError, ReadIndexError,
+};
+use peat_gateway_state::ids::NodeId;
+use peat_gateway_state::{Envelope, Reader};
+use tokio::sync::watch;
+
+/// A view of the state at one index. Holds back the deletion of old rows: drop it soon.
+pub struct Snapshot {
+    reader: Box<dyn Reader + Send>,
+    index: u64,
+}
+
+impl Snapshot {
+    /// Wraps a reader and the index that it reflects.
+    pub fn new(reader: Box<dyn Reader + Send>, index: u64) -> Self {
+        Self { reader, index }
+    }
+
+    /// The rows.
+    pub fn reader(&self) -> &dyn Reader {
+        self.reader.as_ref()
+    }
+
+    /// The log index that they reflect.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+}
+
+/// A node, as the use cases see it. See [`Handle`] for what each promises.
+pub trait Cluster: Send + Sync + 'static {
+    /// Proposes a client's command.
+    fn propose<'a>(
+        &'a self,
+        envelope: &'a Envelope,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Committed, ProposeError>>;
+
+    /// Returns a view that is as new as asked.
+    fn read(
+        &self,
+        consistency: Consistency,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Snapshot, ReadIndexError>>;
+
+    /// Watches what was applied here.
+    fn changes(&self) -> watch::Receiver<Changes>;
+
+    /// This node.
+    fn node_id(&self) -> NodeId;
+
+    /// The cluster's id.
+    fn cluster_id(&self) -> Option<[u8; 16]>;
+
+    /// This node's own status.
+    fn local_status(&self) -> NodeStatus;
+
+    /// All members' status.
+    fn members(&self, timeout: Duration) -> BoxFuture<'_, Vec<NodeStatus>>;
+
+    /// The leader as this node knows it.
+    fn leader(&self) -> Option<NodeId>;
+
+    /// Whether this node is ready to serve; else what it waits for.
+    fn ready(&self) -> Result<(), String>;
+}
+
+impl Cluster for Handle {
+    fn propose<'a>(
+        &'a self,
+        envelope: &'a Envelope,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Committed, ProposeError>> {
+        Handle::propose(self, envelope, timeout).boxed()
+    }
+
+    fn read(
+        &self,
+        consistency: Consistency,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Snapshot, ReadIndexError>> {
+        async move {
+            let view = Handle::read(self, consistency, timeout).await?;
+            let index = view.applied_index();
+            Ok(Snapshot::new(Box::new(view), index))
+        }
+        .boxed()
+    }
+
+    fn changes(&self) -> watch::Receiver<Changes> {
+        Handle::changes(self)
+    }
+
+    fn node_id(&self) -> NodeId {
+        Handle::node_id(self)
+    }
+
+    fn cluster_id(&self) -> Option<[u8; 16]> {
+        Handle::cluster_id(self)
+    }
+
+    fn local_status(&self) -> NodeStatus {
+        Handle::local_status(self)
+    }
+
+    fn members(&self, timeout: Duration) -> BoxFuture<'_, Vec<NodeStatus>> {
+        Handle::members(self, timeout).boxed()
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        Handle::leader(self)
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Handle::ready(self)
+    }
+}

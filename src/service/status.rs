@@ -1,0 +1,58 @@
+//! The cluster as it is now.
+
+use std::time::Duration;
+
+use peat_gateway_cluster::NodeStatus;
+use peat_gateway_state::ids::NodeId;
+
+use super::access::{Operation, authorize};
+use super::{Call, Error, Reply, Service};
+
+/// How long members may take to answer; one that doesn't is shown as down.
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The nodes and who leads.
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    /// The cluster's id; `None` until this node belongs to one.
+    pub cluster_id: Option<[u8; 16]>,
+    /// The leader as this node knows it.
+    pub leader: Option<NodeId>,
+    /// All members.
+    pub nodes: Vec<NodeStatus>,
+}
+
+impl Service {
+    /// Asks all members for their status.
+    ///
+    /// # Errors
+    /// Only who may not ask.
+    pub async fn cluster_status(&self, call: &Call) -> Result<Reply<ClusterStatus>, Error> {
+        authorize(call.principal, Operation::ReadCluster)?;
+        let nodes = self.cluster.members(MEMBERS_TIMEOUT).await;
+        let value = ClusterStatus {
+            cluster_id: self.cluster.cluster_id(),
+            leader: self.cluster.leader(),
+            nodes,
+        };
+        Ok(Reply { value, index: self.applied_index() })
+    }
+
+    /// This node's own status, for its metrics; asks nobody.
+    pub fn local_status(&self) -> NodeStatus {
+        self.cluster.local_status()
+    }
+
+    /// What this node has applied.
+    pub fn applied_index(&self) -> u64 {
+        self.cluster.changes().borrow().applied
+    }
+
+    /// Whether this node is ready to serve.
+    ///
+    /// # Errors
+    /// What it waits for.
+    pub fn ready(&self) -> Result<(), String> {
+        self.cluster.ready()
+    }
+}
