@@ -1,3 +1,7 @@
 //! The binary: arguments, configuration, telemetry, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peat_gateway::cli::main()
+}

@@ -1,0 +1,180 @@
+//! Checks across settings, after each was read by itself.
+
+use std::time::Duration;
+
+use super::given::Given;
+use super::{Cdc, Cluster, Gateway, Keys, Log, Secret};
+
+/// Fewest bytes of a token: shorter ones could be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
+/// Most first members; a larger cluster is grown from a smaller one.
+const INITIAL_PEERS_MAX: usize = 9;
+/// Longest election timeout: beyond it a failover would outlast every client's patience.
+const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+pub(super) fn gateway(given: &mut Given, gateway: &Gateway) {
+    let open = !gateway.bind.ip().is_loopback() && gateway.admin_token.is_none();
+    // A token that was given but can't be read is a problem of its own.
+    if open && !gateway.insecure_open && !given.has("gateway.admin_token") {
+        given.problem(format!(
+            "gateway.bind: {} is reachable from other machines, and no PEAT_ADMIN_TOKEN is set; set one, \
+             bind to loopback, or say --insecure-open",
+            gateway.bind
+        ));
+    }
+    token(given, "gateway.admin_token", gateway.admin_token.as_ref());
+    if let Some(url) = &gateway.http_advertise
+        && !url.starts_with("http://")
+        && !url.starts_with("https://")
+    {
+        given.problem(format!("gateway.http_advertise: {url:?} is not an http or https URL"));
+    }
+}
+
+fn token(given: &mut Given, key: &str, token: Option<&Secret>) {
+    if token.is_some_and(|token| token.expose().len() < TOKEN_BYTES_MIN) {
+        given.problem(format!("{key}: the secret has fewer than {TOKEN_BYTES_MIN} bytes"));
+    }
+}
+
+pub(super) fn keys(given: &mut Given, keys: &Keys, cluster: Option<&Cluster>) {
+    match keys.provider.as_str() {
+        "local" => {
+            let several = cluster.is_some_and(Cluster::has_peers);
+            if several && keys.kek.is_none() && !given.has("keys.kek") {
+                given.problem(
+                    "keys.kek: a cluster of several nodes needs the same key on each: set PEAT_KEK or \
+                     PEAT_KEK_FILE"
+                        .into(),
+                );
+            }
+        }
+        "plaintext" => {
+            if keys.kek.is_some() {
+                given.problem("keys.kek: a key is set, but keys.provider is plaintext".into());
+            }
+        }
+        "vault" | "aws-kms" => given.problem(format!(
+            "keys.provider: {0} needs the feature {0}, which this build doesn't have",
+            keys.provider
+        )),
+        other => given.problem(format!("keys.provider: {other:?} is neither local nor plaintext")),
+    }
+}
+
+impl Cluster {
+    /// Whether this node is told of other nodes, or listens for them.
+    pub fn has_peers(&self) -> bool {
+        self.peer_bind.is_some() || !self.initial_peers.is_empty()
+    }
+}
+
+pub(super) fn cluster(given: &mut Given, cluster: &Cluster) {
+    peers(given, cluster);
+    token(given, "cluster.token", cluster.token.as_ref());
+    certificates(given, cluster);
+    timing(given, cluster);
+}
+
+fn peers(given: &mut Given, cluster: &Cluster) {
+    if cluster.has_peers() && cluster.token.is_none() && !given.has("cluster.token") {
+        given.problem("cluster.token: nodes that have peers need PEAT_CLUSTER_TOKEN".into());
+    }
+    let Some(bind) = cluster.peer_bind else {
+        if !cluster.initial_peers.is_empty() && !given.has("cluster.peer_bind") {
+            given.problem("cluster.initial_peers: set, but PEAT_PEER_BIND is not".into());
+        }
+        return;
+    };
+    let own = cluster.peer_address.clone().unwrap_or_else(|| bind.to_string());
+    if cluster.peer_address.is_none() && (bind.ip().is_unspecified() || bind.port() == 0) {
+        given.problem(format!(
+            "cluster.peer_address: the other nodes can't reach {bind}; set PEAT_PEER_ADDRESS"
+        ));
+    }
+    let addresses = cluster.initial_peers.iter().chain(cluster.peer_address.as_ref());
+    for address in addresses {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            given.problem(format!("cluster: {address:?} is not host:port"));
+        }
+    }
+    if !cluster.initial_peers.is_empty() && !cluster.initial_peers.contains(&own) {
+        given.problem(format!("cluster.initial_peers: this node's own address {own} is missing"));
+    }
+    let mut unique = cluster.initial_peers.clone();
+    unique.sort();
+    unique.dedup();
+    if unique.len() != cluster.initial_peers.len() {
+        given.problem("cluster.initial_peers: an address stands there twice".into());
+    }
+    if unique.len() > INITIAL_PEERS_MAX {
+        given
+            .problem(format!("cluster.initial_peers: more than {INITIAL_PEERS_MAX} first members"));
+    }
+}
+
+fn certificates(given: &mut Given, cluster: &Cluster) {
+    let files = [&cluster.peer_ca, &cluster.peer_cert, &cluster.peer_key];
+    let set = files.iter().filter(|file| file.is_some()).count();
+    if set != 0 && set != files.len() {
+        given.problem(
+            "cluster: PEAT_PEER_CA, PEAT_PEER_CERT and PEAT_PEER_KEY belong together; set all or none"
+                .into(),
+        );
+    }
+    if set == 0 && cluster.peer_bind.is_some_and(|bind| !bind.ip().is_loopback()) {
+        given.problem(
+            "cluster.peer_bind: peers on another address than loopback need PEAT_PEER_CA, PEAT_PEER_CERT \
+             and PEAT_PEER_KEY"
+                .into(),
+        );
+    }
+}
+
+fn timing(given: &mut Given, cluster: &Cluster) {
+    let (heartbeat, min, max) =
+        (cluster.heartbeat_ms, cluster.election_timeout_ms_min, cluster.election_timeout_ms_max);
+    if heartbeat == 0 || min < heartbeat.saturating_mul(2) || max <= min {
+        given.problem(format!(
+            "cluster: heartbeat {heartbeat} ms, election timeout {min} to {max} ms: the heartbeat must be \
+             above 0, the shortest timeout at least twice the heartbeat, and the longest above the shortest"
+        ));
+    }
+    if Duration::from_millis(max) > ELECTION_TIMEOUT_MAX {
+        given.problem(format!(
+            "cluster.election_timeout_ms_max: {max} is above {}",
+            ELECTION_TIMEOUT_MAX.as_millis()
+        ));
+    }
+    if cluster.snapshot_entries < 100 {
+        given.problem("cluster.snapshot_entries: must be at least 100".into());
+    }
+}
+
+pub(super) fn cdc(given: &mut Given, cdc: &Cdc) {
+    if !(1..=5).contains(&cdc.nats_stream_replicas) {
+        given.problem(format!(
+            "cdc.nats_stream_replicas: {} is not 1 to 5",
+            cdc.nats_stream_replicas
+        ));
+    }
+    let Some(url) = &cdc.nats_url else { return };
+    if !cfg!(feature = "nats") {
+        given.problem("cdc.nats_url needs the feature nats, which this build doesn't have".into());
+    } else if !url.starts_with("nats://") && !url.starts_with("tls://") {
+        // The URL may hold a password, so it isn't repeated.
+        given.problem("cdc.nats_url: must begin with nats:// or tls://".into());
+    } else if url.contains('@') {
+        given.problem("cdc.nats_url: credentials belong to a sink, not into the URL".into());
+    }
+}
+
+pub(super) fn log(given: &mut Given, log: &Log) {
+    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&log.filter) {
+        given.problem(format!("log.filter: {:?} is not a filter: {error}", log.filter));
+    }
+    if !["text", "json"].contains(&log.format.as_str()) {
+        given.problem(format!("log.format: {:?} is neither text nor json", log.format));
+    }
+}

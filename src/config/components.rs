@@ -1,0 +1,100 @@
+//! The components' settings. A field's doc comment is its text in `docs/reference/configuration.md`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::given::Given;
+use super::secret::Secret;
+use super::setting::{Section, Setting, Value, components};
+use crate::keys::Kek;
+
+components! {
+    /// The HTTP API and where this node keeps its data.
+    Gateway in "gateway" {
+        /// Address and port on which the HTTP API listens. Another address than loopback needs
+        /// `PEAT_ADMIN_TOKEN`, or `--insecure-open`.
+        bind: SocketAddr = "127.0.0.1:8080", "PEAT_GATEWAY_BIND", "bind";
+        /// Directory of all that this node stores. One process at a time.
+        data_dir: PathBuf = "./data", "PEAT_GATEWAY_DATA_DIR", "data-dir";
+        /// URL at which clients and the other nodes' `GET /cluster` find this node's HTTP API. Without
+        /// it: `http://` and `bind`, with the host's name in the place of a wildcard address.
+        http_advertise: Option<String> = "", "PEAT_HTTP_ADVERTISE", "http-advertise";
+        /// Bearer token of the administrator: at least 16 bytes. Without it only loopback is served.
+        admin_token: Option<Secret> = "", "PEAT_ADMIN_TOKEN", "admin-token";
+        /// Serves everybody who can reach the bind address, without any token. For closed test
+        /// networks only.
+        insecure_open: bool = "false", "PEAT_INSECURE_OPEN", "insecure-open";
+    }
+
+    /// Keys that seal secrets before they are stored.
+    Keys in "keys" {
+        /// Who wraps the data keys: `local` (the key of `PEAT_KEK`) or `plaintext` (nothing is sealed;
+        /// for experiments only, and only when asked for by this name).
+        provider: String = "local", "PEAT_KEY_PROVIDER", "key-provider";
+        /// The key-encryption key: 64 hexadecimal digits or 32 bytes in base64, the same on all nodes of a cluster. Without it
+        /// a cluster of one makes a key in its data directory and warns, and a cluster of several is
+        /// refused.
+        kek: Option<Kek> = "", "PEAT_KEK", "kek";
+    }
+
+    /// This node's part in a cluster. With nothing set it is a cluster of one.
+    Cluster in "cluster" {
+        /// What people call this node, as in `cluster status`. Without it: the host's name.
+        node_name: Option<String> = "", "PEAT_NODE_NAME", "node-name";
+        /// Address and port on which this node listens for the other nodes.
+        peer_bind: Option<SocketAddr> = "", "PEAT_PEER_BIND", "peer-bind";
+        /// `host:port` at which the other nodes reach it; a name is resolved at each connect. Without
+        /// it: `peer_bind`, which must not be a wildcard then.
+        peer_address: Option<String> = "", "PEAT_PEER_ADDRESS", "peer-address";
+        /// Peer addresses of all first members, this node's included, the same on each. Used only while
+        /// the data directory belongs to no cluster.
+        initial_peers: Vec<String> = "", "PEAT_INITIAL_PEERS", "initial-peers";
+        /// Secret that the nodes of one cluster share: at least 16 bytes.
+        token: Option<Secret> = "", "PEAT_CLUSTER_TOKEN", "cluster-token";
+        /// PEM file of the authority that signs all nodes' certificates. Certificates may be left out
+        /// only while peers talk on loopback.
+        peer_ca: Option<PathBuf> = "", "PEAT_PEER_CA", "peer-ca";
+        /// PEM file of this node's certificate chain.
+        peer_cert: Option<PathBuf> = "", "PEAT_PEER_CERT", "peer-cert";
+        /// PEM file of its key.
+        peer_key: Option<PathBuf> = "", "PEAT_PEER_KEY", "peer-key";
+        /// Milliseconds between the leader's heartbeats.
+        heartbeat_ms: u64 = "100", "PEAT_HEARTBEAT_MS", "heartbeat-ms";
+        /// Shortest election timeout, milliseconds; at least twice the heartbeat.
+        election_timeout_ms_min: u64 = "250", "PEAT_ELECTION_TIMEOUT_MS_MIN", "election-timeout-ms-min";
+        /// Longest election timeout, milliseconds; also the leader's lease.
+        election_timeout_ms_max: u64 = "450", "PEAT_ELECTION_TIMEOUT_MS_MAX", "election-timeout-ms-max";
+        /// A snapshot is made after this many log entries.
+        snapshot_entries: u64 = "20000", "PEAT_SNAPSHOT_ENTRIES", "snapshot-entries";
+    }
+
+    /// The observer of meshes, on the leader.
+    Mesh in "mesh" {
+        /// UDP address on which formations' endpoints bind; port 0 chooses one per formation.
+        bind: SocketAddr = "0.0.0.0:0", "PEAT_MESH_BIND", "mesh-bind";
+        /// The gateway's node name in every mesh, the same on all nodes of a cluster; its endpoint id is
+        /// derived from it.
+        node_name: String = "peat-gateway", "PEAT_MESH_NODE_NAME", "mesh-node-name";
+    }
+
+    /// Delivery to sinks, on the leader.
+    Cdc in "cdc" {
+        /// Directory below which every file sink has its own. Without it: `sinks` in the data directory.
+        file_sink_dir: Option<PathBuf> = "", "PEAT_FILE_SINK_DIR", "file-sink-dir";
+        /// NATS server of sinks that name none, as `nats://host:4222`. Needs the feature `nats`.
+        nats_url: Option<String> = "", "PEAT_CDC_NATS_URL", "cdc-nats-url";
+        /// Replicas of a JetStream stream that delivery creates, 1 to 5; an existing stream is never changed.
+        nats_stream_replicas: u64 = "1", "PEAT_CDC_NATS_STREAM_REPLICAS", "cdc-nats-stream-replicas";
+        /// Lets webhooks go to loopback, link-local and private addresses.
+        webhook_allow_private: bool = "false", "PEAT_WEBHOOK_ALLOW_PRIVATE", "webhook-allow-private";
+    }
+
+    /// What is written to stderr.
+    Log in "log" {
+        /// Filter by level and module, as `info` or `info,peat_gateway::mesh=debug`. The default leaves out
+        /// what the consensus library repeats many times a second while a node is away.
+        filter: String = "info,openraft=error", "PEAT_LOG", "log";
+        /// `text` for people, `json` for collectors: one object a line.
+        format: String = "text", "PEAT_LOG_FORMAT", "log-format";
+    }
+}
