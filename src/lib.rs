@@ -17,7 +17,7 @@
 //! * [`mesh`]: the observer of formations.
 //! * [`cdc`]: delivery to sinks.
 //! * [`dev`]: three nodes, a mesh node and a sink in one terminal.
-//! * [`bench`]: the load generator.
+//! * [`mod@bench`]: the load generator.
 
 pub mod api;
 pub mod bench;

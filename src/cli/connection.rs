@@ -18,7 +18,7 @@ pub struct Connection {
     /// Bearer token; visible to other users of this machine, so rather use a file or PEAT_ADMIN_TOKEN
     #[arg(long, global = true, conflicts_with = "token_file")]
     token: Option<String>,
-    /// File with the bearer token [PEAT_ADMIN_TOKEN_FILE]
+    /// File with the bearer token (PEAT_ADMIN_TOKEN_FILE)
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Form of the output

@@ -15,7 +15,7 @@ use peat_gateway_mesh::node::workload::{Changes, WRITES_PER_SECOND_MAX, Workload
 use peat_gateway_mesh::node::{MeshNode, NodeConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use zeroize::Zeroizing;
 
 use super::output::{self, Format};
@@ -64,6 +64,12 @@ pub(super) struct Arguments {
     /// Seconds between status lines
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
     status_every: u64,
+    /// Go offline after as many seconds, again and again; writing goes on meanwhile
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    offline_every: Option<u64>,
+    /// Seconds until an offline node returns
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    offline_for: u64,
     /// Form of the status lines
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -88,10 +94,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let shutdown = serve::shutdown_on_signals()?;
     let config = arguments.node_config()?;
     let mut progress = arguments.progress()?;
-    let node =
+    let mut node =
         MeshNode::start(config).await.map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
 
     let mut writer = Writer::new(&arguments, &progress);
+    let mut absence = Absence::new(&arguments);
     let mut status = interval(Duration::from_secs(arguments.status_every));
     let ended = loop {
         tokio::select! {
@@ -105,6 +112,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
                 }
                 progress.written += count as u64;
             }
+            () = absence.due() => {
+                if let Err(error) = node.set_online(absence.turn()).await {
+                    break Err(Failure::new(Exit::Failed, chain(&error)));
+                }
+            }
             _ = status.tick() => {
                 let shown = arguments.show(&node, progress).and_then(|()| arguments.save(progress));
                 if let Err(failure) = shown {
@@ -116,6 +128,39 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let saved = arguments.save(progress);
     node.stop().await;
     ended.and(saved)
+}
+
+/// Says when the node goes offline and when it returns.
+struct Absence {
+    /// How long it stays online; `None`: for ever.
+    every: Option<Duration>,
+    lasts: Duration,
+    online: bool,
+    next: Instant,
+}
+
+impl Absence {
+    fn new(arguments: &Arguments) -> Self {
+        let every = arguments.offline_every.map(Duration::from_secs);
+        let lasts = Duration::from_secs(arguments.offline_for);
+        Self { every, lasts, online: true, next: Instant::now() + every.unwrap_or_default() }
+    }
+
+    /// Waits until the node is to turn. Cancel-safe.
+    async fn due(&self) {
+        match self.every {
+            Some(_) => sleep_until(self.next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Turns, and returns whether the node is online from now on.
+    fn turn(&mut self) -> bool {
+        self.online = !self.online;
+        let stay = if self.online { self.every.unwrap_or_default() } else { self.lasts };
+        self.next = Instant::now() + stay;
+        self.online
+    }
 }
 
 /// Says when how many changes are to be written.
@@ -282,6 +327,19 @@ fn peer_address(text: &str, formation_secret: &[u8]) -> Result<PeerAddress, Fail
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_node_goes_offline_and_returns_in_turn() {
+        let unit = Duration::from_millis(1);
+        let begin = Instant::now();
+        let mut absence = Absence { every: Some(3 * unit), lasts: unit, online: true, next: begin };
+        absence.due().await;
+        assert!(!absence.turn());
+        assert!(absence.next >= begin + unit);
+        absence.due().await;
+        assert!(absence.turn());
+        assert!(absence.next >= begin + 4 * unit);
+    }
 
     #[test]
     fn peers_are_named_by_id_or_by_name() {
