@@ -27,6 +27,7 @@ use std::error::Error;
 use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -225,10 +226,13 @@ fn run_node(flags: &Flags) -> Result<(), Failure> {
 fn on_all_cores<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(work);
-    // What still blocks a thread must not hold up the end.
-    runtime.shutdown_background();
+    // Tasks may hold the store: it must be closed before the process takes RocksDB's own threads down.
+    runtime.shutdown_timeout(TASKS_END_LIMIT);
     Ok(result)
 }
+
+/// How long tasks may take to end once the work is done; what still blocks then is left behind.
+const TASKS_END_LIMIT: Duration = Duration::from_secs(5);
 
 /// For work that waits; `dev` must start its children on the main thread.
 fn on_this_thread<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
