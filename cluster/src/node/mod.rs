@@ -10,6 +10,7 @@
 mod bootstrap;
 mod clock;
 pub(crate) mod contact;
+pub(crate) mod early_election;
 pub(crate) mod forward;
 pub(crate) mod identity;
 pub(crate) mod inner;
@@ -18,6 +19,7 @@ pub(crate) mod propose;
 pub(crate) mod read;
 mod start;
 pub(crate) mod status;
+mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ClusterConfig;
 use crate::error::StartError;
 use crate::handle::Handle;
-use crate::raft::TypeConfig;
 use inner::Inner;
+pub use transfer::TransferError;
 
 /// How long a stopping leader waits for another one; then it stops anyway.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -112,30 +114,10 @@ impl Node {
 
     /// Has the follower that is closest to this leader take over, if there is one.
     async fn hand_on_leadership(&self) {
-        let raft = &self.inner.raft;
-        let metrics = raft.metrics().borrow_watched().clone();
-        let own = self.inner.node_id().0;
-        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-        let Some(replication) = metrics.replication.filter(|_| metrics.current_leader == Some(own))
-        else {
-            return;
-        };
-        let closest = replication
-            .into_iter()
-            .filter(|(node, _)| *node != own && voters.contains(node))
-            .max_by_key(|(_, matched)| matched.as_ref().map(|position| position.index));
-        let Some((node, _)) = closest else {
-            return;
-        };
-        if raft.trigger().transfer_leader(node).await.is_err() {
-            return;
-        }
-        let others_lead = |metrics: &openraft::RaftMetrics<TypeConfig>| {
-            metrics.current_leader.is_some_and(|leader| leader != own)
-        };
-        let wait = raft.wait(Some(TRANSFER_TIMEOUT));
-        if wait.metrics(others_lead, "leadership handed on").await.is_err() {
-            tracing::info!("no other node took over leadership in time");
+        match self.inner.transfer_leadership(None, TRANSFER_TIMEOUT).await {
+            Ok(node) => tracing::info!(%node, "leadership is handed on"),
+            Err(TransferError::NotLeader | TransferError::NoOther) => {}
+            Err(error) => tracing::warn!(%error, "could not hand on leadership"),
         }
     }
 }

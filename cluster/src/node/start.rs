@@ -16,6 +16,7 @@ use tonic::transport::{Server, ServerTlsConfig};
 
 use super::bootstrap::{self, Bootstrap};
 use super::contact::LeaderContact;
+use super::early_election::{self, LostLeader};
 use super::forward::Forwarder;
 use super::identity::Identity;
 use super::inner::{Inner, LEADER_PROPOSALS_MAX, LeaderFinder, PROPOSALS_MAX, Raft};
@@ -121,8 +122,11 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         peers,
     });
     let token = TokenKey::new(&config.cluster_token);
+    let (lost_leader, lost_leaders) = LostLeader::channel();
     let listener = match listener {
-        Some(listener) => Some(serve(&inner, &token, listener, tls_server, &shutdown)?),
+        Some(listener) => {
+            Some(serve(&inner, &token, lost_leader, listener, tls_server, &shutdown)?)
+        }
         None => None,
     };
     inner.raft.run();
@@ -147,6 +151,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
             inner.set_bootstrapping(Some(waits_for));
         }
     }
+    tokio::spawn(early_election::run(inner.clone(), lost_leaders, shutdown.clone()));
     tokio::spawn(leadership::run(inner.clone(), leadership_sender, shutdown.clone()));
     tokio::spawn(watch_recovery(inner, shutdown));
     Ok(node)
@@ -211,6 +216,7 @@ fn raft_config(timing: &Timing) -> Result<Arc<Config>, StartError> {
 fn serve(
     inner: &Arc<Inner>,
     token: &TokenKey,
+    lost_leader: LostLeader,
     listener: TcpListener,
     tls: Option<ServerTlsConfig>,
     shutdown: &CancellationToken,
@@ -220,6 +226,7 @@ fn serve(
         raft: inner.raft.clone(),
         store: inner.store.clone(),
         contact: inner.contact.clone(),
+        lost_leader,
     });
     let raft = raft
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

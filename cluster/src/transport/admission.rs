@@ -33,6 +33,12 @@ pub(crate) fn address<T>(identity: &Identity, to: u64, message: T) -> Result<Req
     Ok(request)
 }
 
+/// The node that a call says it is from. Whether it may be believed is for [`Admission`].
+pub(crate) fn caller(metadata: &MetadataMap) -> Option<u64> {
+    let text = metadata.get(FROM)?.to_str().ok()?;
+    u64::from_str_radix(text, 16).ok()
+}
+
 /// Admits calls that are meant for this node of this cluster.
 #[derive(Clone)]
 pub(crate) struct Admission {

@@ -10,8 +10,9 @@ use peat_gateway_proto::cluster as proto;
 use peat_gateway_proto::cluster::raft_server::Raft;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::snapshot;
+use super::{admission, snapshot};
 use crate::node::contact::LeaderContact;
+use crate::node::early_election::LostLeader;
 use crate::raft::TypeConfig;
 use crate::store::{Machine, Store};
 use crate::wire::rpc;
@@ -22,6 +23,7 @@ pub(crate) struct RaftService {
     pub(crate) raft: openraft::Raft<TypeConfig, Machine>,
     pub(crate) store: Store,
     pub(crate) contact: Arc<LeaderContact>,
+    pub(crate) lost_leader: LostLeader,
 }
 
 #[tonic::async_trait]
@@ -49,11 +51,13 @@ impl Raft for RaftService {
         &self,
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::StreamAppendStream>, Status> {
+        let watched =
+            admission::caller(request.metadata()).map(|node| self.lost_leader.watch(node));
         // A message that can't be read ends the stream; the leader opens another and tries again.
         let appends = request
             .into_inner()
             .map(|message| message.and_then(|m| rpc::append_from_wire(&m).map_err(invalid)))
-            .scan((), |(), append| {
+            .scan(watched, |_goes_with_the_stream, append| {
                 let append = append
                     .inspect_err(|status| tracing::debug!(%status, "an append stream ended"))
                     .ok();
