@@ -5,7 +5,7 @@
 //!  FORMAT       "peat-gateway data directory", format number
 //!  synced       what must be in the WAL after a crash, see `synced`
 //!  db/          RocksDB
-//!  snapshots/   the current snapshot; files of unfinished work, removed at start
+//!  snapshots/   snapshots on their way between nodes; removed at start
 //! ```
 
 use std::fs::{self, File, OpenOptions};

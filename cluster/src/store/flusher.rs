@@ -223,13 +223,11 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
             let result = (self.sync)();
             self.note(result);
         }
+        if self.failed.is_none() {
+            let result = self.change_mark(batch);
+            self.note(result.map_err(|error| format!("could not write the synced mark: {error}")));
+        }
         for job in batch.drain(..) {
-            if self.failed.is_none() {
-                let result = self.change_mark(job.change);
-                self.note(
-                    result.map_err(|error| format!("could not write the synced mark: {error}")),
-                );
-            }
             (job.done)(self.failed.as_deref().map_or(Ok(()), Err));
         }
         if self.synced.due().is_some_and(|due| due.is_zero()) {
@@ -237,18 +235,28 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
         }
     }
 
-    fn change_mark(&mut self, change: MarkChange) -> std::io::Result<()> {
+    /// Writes what all jobs together mean for the mark: once, because each is a system call.
+    fn change_mark(&mut self, batch: &[Job]) -> std::io::Result<()> {
         let mut mark = self.synced.mark();
-        match change {
-            MarkChange::None => return Ok(()),
-            MarkChange::LogEnd(end) | MarkChange::LowerLogEnd(end) => mark.log_end = end,
-            MarkChange::Vote(vote) => mark.vote = Some(vote),
+        let mut at_once = false;
+        for job in batch {
+            match job.change {
+                MarkChange::None => {}
+                MarkChange::LogEnd(end) => mark.log_end = end,
+                MarkChange::LowerLogEnd(end) => {
+                    mark.log_end = end;
+                    at_once = true;
+                }
+                MarkChange::Vote(vote) => {
+                    mark.vote = Some(vote);
+                    at_once = true;
+                }
+            }
         }
-        self.synced.record(mark)?;
-        match change {
-            MarkChange::None | MarkChange::LogEnd(_) => Ok(()),
-            MarkChange::LowerLogEnd(_) | MarkChange::Vote(_) => self.synced.sync(),
+        if mark != self.synced.mark() {
+            self.synced.record(mark)?;
         }
+        if at_once { self.synced.sync() } else { Ok(()) }
     }
 
     fn sync_mark(&mut self) {

@@ -3,7 +3,7 @@
 //! ```text
 //!  raft_log        be64 index → encoded entry
 //!  raft_meta       vote, last purged, committed, identity; applied id, membership, state hash,
-//!                  generation and current snapshot
+//!                  generation
 //!  records.gN      ┐
 //!  journal.gN      ├ space byte ‖ key → record     (N: the generation; a snapshot brings the next)
 //!  documents.gN    ┘
@@ -48,8 +48,7 @@ pub(super) mod key {
     pub(crate) const STATE_HASH: &[u8] = b"state_hash";
     /// be64 generation of the state's column families.
     pub(crate) const GENERATION: &[u8] = b"generation";
-    /// `stored.v1.SnapshotHeader` of the current snapshot.
-    pub(crate) const SNAPSHOT: &[u8] = b"snapshot";
+    // `snapshot` was the header of a snapshot file that earlier builds kept; it isn't read any more.
 }
 
 /// Shared by all column families; what is read often stays, up to here.
@@ -63,6 +62,9 @@ const STATE_MEMTABLE_BYTES: usize = 16 << 20;
 /// The WAL on disk; beyond, memtables are written out so that old files can go. It is also what a
 /// restart reads at most.
 const WAL_BYTES_MAX: u64 = 128 << 20;
+/// WAL files that are written over instead of removed: a sync of bytes in place needs no change of the
+/// file's size, so the file system's own journal stays out of it.
+const WAL_FILES_RECYCLED: usize = 3;
 /// Threads for writing memtables out and for compaction.
 const BACKGROUND_JOBS_MAX: i32 = 2;
 /// Open table files; beyond, the least used are closed.
@@ -140,6 +142,7 @@ pub(super) fn database_options() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_recycle_log_file_num(WAL_FILES_RECYCLED);
     options.set_db_write_buffer_size(MEMTABLES_BYTES_MAX);
     options.set_max_background_jobs(BACKGROUND_JOBS_MAX);
     options.set_max_open_files(OPEN_FILES_MAX);

@@ -10,7 +10,7 @@
 //! applied batches, together with their applied id, so they are applied again.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::stream::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -25,6 +25,7 @@ use super::Inner;
 use super::error::StoreError;
 use super::flusher::Counters;
 use super::layout::{META, key, state_column};
+use super::rows::CachedView;
 use super::snapshot::{SnapshotBuilder, SnapshotData, install};
 use super::view::{Position, View, full_key};
 use crate::raft::{Answer, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -66,7 +67,9 @@ impl Inner {
     ) -> Result<Vec<Option<Applied>>, StoreError> {
         let view = self.view();
         let mut position = view.position().clone();
-        let mut overlay = Overlay::new(&view);
+        let mut kept = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = CachedView::new(&view, &mut kept);
+        let mut overlay = Overlay::new(&reader);
         let mut answers = Vec::with_capacity(entries.len());
         let mut changed_membership = None;
         for entry in entries {
@@ -93,23 +96,31 @@ impl Inner {
             position.applied = Some(id);
         }
         let rows = overlay.finish(&mut position.hash);
+        let rows_changed = !rows.is_empty();
 
         let database = &self.database;
         let meta = database.column(META)?;
         let mut batch = WriteBatch::default();
-        for family in Family::ALL {
-            let column = database.column(&state_column(family, position.generation))?;
-            for (space, key, value) in rows.iter().filter(|(space, ..)| space.family() == family) {
-                match value {
-                    Some(value) => batch.put_cf(&column, full_key(*space, key), value),
-                    None => batch.delete_cf(&column, full_key(*space, key)),
-                }
+        let [records, journal, documents] =
+            Family::ALL.map(|family| database.column(&state_column(family, position.generation)));
+        let (records, journal, documents) = (records?, journal?, documents?);
+        for (space, key, value) in rows {
+            let column = match space.family() {
+                Family::Records => &records,
+                Family::Journal => &journal,
+                Family::Documents => &documents,
+            };
+            let key = full_key(space, &key);
+            match &value {
+                Some(value) => batch.put_cf(column, &key, value),
+                None => batch.delete_cf(column, &key),
             }
+            kept.keep(key, value);
         }
         if let Some(id) = &position.applied {
             batch.put_cf(&meta, key::APPLIED, log_id_to_stored(id).encode_to_vec());
         }
-        if !rows.is_empty() {
+        if rows_changed {
             batch.put_cf(&meta, key::STATE_HASH, codec::encode(&position.hash));
         }
         if let Some(membership) = changed_membership {
@@ -120,9 +131,15 @@ impl Inner {
         database.write(batch, "apply entries")?;
         Counters::add(&self.counters.apply_batches, 1);
         Counters::add(&self.counters.applied_entries, entries.len() as u64);
+        drop(kept);
         self.publish(position)?;
         self.announce(entries, &answers);
         Ok(answers)
+    }
+
+    /// Forgets the rows that are kept in memory: others have taken their places.
+    pub(super) fn forget_rows(&self) {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Makes what is in the database the newest view.
@@ -130,7 +147,7 @@ impl Inner {
         let view = View::take(&self.database, position)?;
         // The old view is dropped after the lock: releasing a snapshot takes RocksDB's mutex.
         let old = std::mem::replace(
-            &mut *self.newest.write().unwrap_or_else(std::sync::PoisonError::into_inner),
+            &mut *self.newest.write().unwrap_or_else(PoisonError::into_inner),
             view,
         );
         drop(old);
@@ -209,15 +226,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(())
     }
 
-    /// The builder sees the state as it is now; `None` while another snapshot is being built,
-    /// unless `force` asks for one.
-    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
-        SnapshotBuilder::create(&self.inner, force)
+    /// The builder sees the state as it is now.
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
+        Some(SnapshotBuilder::create(&self.inner))
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder::create(&self.inner, true)
-            .expect("a builder is always created when it is forced")
+        SnapshotBuilder::create(&self.inner)
     }
 
     /// The old state or the new one is there after a crash, never a mix.
@@ -230,15 +245,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(())
     }
 
+    /// The state as it is now, which is never older than the last snapshot that was built or installed.
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
-        match self.inner.current_snapshot() {
-            None => Ok(None),
-            Some(data) => {
-                let meta = self.inner.check(data.meta())?;
-                Ok(Some(openraft::storage::Snapshot { meta, snapshot: data }))
-            }
-        }
+        let snapshot = SnapshotData::held(&self.inner);
+        let meta = snapshot.meta()?;
+        let exists = meta.last_log_id.is_some();
+        Ok(exists.then_some(openraft::storage::Snapshot { meta, snapshot }))
     }
 }

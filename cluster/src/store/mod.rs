@@ -15,8 +15,8 @@
 //! * [`Store`]: opens a data directory and hands out the parts.
 //! * [`View`]: the state at one applied index.
 //! * `layout`, `directory`, `synced`: what is on the disk.
-//! * `flusher`: group commit. `log`, `reader`, `cache`: the log. `machine`: apply.
-//! * `snapshot`: build, receive, install.
+//! * `flusher`: group commit. `log`, `reader`, `cache`: the log. `machine`, `rows`: apply.
+//! * `snapshot`: send, receive, install.
 
 mod cache;
 mod directory;
@@ -27,6 +27,7 @@ mod log;
 mod machine;
 mod open;
 mod reader;
+mod rows;
 mod snapshot;
 mod synced;
 #[cfg(test)]
@@ -50,7 +51,7 @@ pub(crate) use error::StoreError;
 pub use flusher::StorageCounts;
 pub(crate) use log::LogStore;
 pub(crate) use machine::Machine;
-pub(crate) use snapshot::{IncomingSnapshot, SnapshotData};
+pub(crate) use snapshot::{IncomingSnapshot, SnapshotData, SnapshotFile};
 pub use view::View;
 
 /// A node's storage. Cheap to clone; the database closes when the last clone, view and part is gone.
@@ -81,14 +82,13 @@ pub(super) struct Inner {
     flusher: flusher::Flusher,
     log: Mutex<log::Log>,
     newest: RwLock<View>,
-    snapshot: Mutex<Option<SnapshotData>>,
+    rows: Mutex<rows::RowCache>,
     identity: Mutex<NodeIdentity>,
     changes: watch::Sender<Changes>,
     failure: flusher::Failure,
     counters: Arc<flusher::Counters>,
     columns: layout::ColumnOptions,
     directory: directory::Directory,
-    builders: Arc<AtomicU64>,
     temporary_files: AtomicU64,
     database: Arc<layout::Database>,
 }

@@ -20,7 +20,7 @@ use super::layout::{
     state_column,
 };
 use super::log::{Log, decode_at};
-use super::snapshot::{drop_generation, open_current};
+use super::snapshot::{drop_generation, remove_unfinished};
 use super::synced::SyncedFile;
 use super::view::{Position, View};
 use super::{Inner, NodeIdentity, Opened, Store};
@@ -49,8 +49,7 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let position = recover_position(&database, &columns, &names).map_err(damaged)?;
     let log = Log::load(&database).map_err(damaged)?;
     check_synced(&directory, &database, &log, &synced)?;
-    let stored_snapshot = database.meta(key::SNAPSHOT).map_err(damaged)?;
-    let snapshot = open_current(&snapshots, stored_snapshot.as_deref()).map_err(damaged)?;
+    remove_unfinished(&snapshots).map_err(damaged)?;
 
     let failure = Failure::new();
     let counters = Arc::new(Counters::default());
@@ -66,14 +65,13 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
         flusher,
         log: Mutex::new(log),
         newest: RwLock::new(view),
-        snapshot: Mutex::new(snapshot),
+        rows: Mutex::default(),
         identity: Mutex::new(identity),
         changes: watch::Sender::new(changes),
         failure,
         counters,
         columns,
         directory: directory.clone(),
-        builders: Arc::default(),
         temporary_files: AtomicU64::new(0),
         database,
     };

@@ -78,6 +78,13 @@ impl View {
         &self.inner.position
     }
 
+    /// Reads a row by its full key.
+    pub(super) fn get_full(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let held = self.inner.rows.borrow_dependent();
+        let value = held.snapshot.get_cf(held.family(space.family()), key);
+        value.map_err(|source| failed(space, source))
+    }
+
     /// Visits all rows of a family in key order, by their full keys, until `visit` fails.
     pub(super) fn each_row(
         &self,
@@ -110,10 +117,7 @@ impl<'db> Held<'db> {
 
 impl Reader for View {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        let held = self.inner.rows.borrow_dependent();
-        held.snapshot
-            .get_cf(held.family(space.family()), full_key(space, key))
-            .map_err(|source| failed(space, source))
+        self.get_full(space, &full_key(space, key))
     }
 
     fn scan(

@@ -17,7 +17,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::peers::{Lane, Peer};
 use crate::raft::{TypeConfig, Vote};
-use crate::store::{IncomingSnapshot, Machine, SnapshotData, Store};
+use crate::store::{IncomingSnapshot, Machine, SnapshotData, SnapshotFile, Store};
 use crate::wire::rpc;
 use crate::wire::stored::{vote_from_stored, vote_to_stored};
 
@@ -34,7 +34,8 @@ pub(crate) async fn send(
     snapshot: SnapshotOf<TypeConfig, SnapshotData>,
     stall: Duration,
 ) -> Result<SnapshotResponse<TypeConfig>, Status> {
-    let file = snapshot.snapshot;
+    let file = snapshot.snapshot.into_file().await;
+    let file = file.map_err(|error| Status::internal(error.to_string()))?;
     let sent_bytes = Arc::new(AtomicU64::new(0));
     let start = proto::SnapshotChunk {
         part: Some(Part::Start(proto::SnapshotStart {
@@ -68,7 +69,7 @@ pub(crate) async fn send(
 
 /// The file in chunks. A file that can't be read ends them early; the receiver then refuses it.
 fn chunks(
-    file: SnapshotData,
+    file: SnapshotFile,
     sent_bytes: Arc<AtomicU64>,
 ) -> impl Stream<Item = proto::SnapshotChunk> + Send + 'static {
     futures_util::stream::unfold((file, 0), move |(file, offset)| {

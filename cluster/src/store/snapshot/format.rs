@@ -13,14 +13,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use peat_gateway_proto::stored as proto;
 use peat_gateway_state::hash::StateHash;
 use peat_gateway_state::{Family, Space};
 use prost::Message;
 
-use super::SnapshotData;
+use super::{SnapshotFile, Temporary};
 use crate::store::error::StoreError;
 
 /// The format that this build writes.
@@ -113,11 +112,12 @@ impl SnapshotWriter {
         self.file.write_all(bytes).map_err(StoreError::file("write", &self.path))
     }
 
-    /// Ends the file and makes it durable. The number of rows is filled into the header.
+    /// Ends the file and makes it durable; returns its header, the file and its size. The number of rows is
+    /// filled into the header.
     pub(super) fn finish(
         mut self,
         mut header: proto::SnapshotHeader,
-    ) -> Result<SnapshotData, StoreError> {
+    ) -> Result<(proto::SnapshotHeader, File, u64), StoreError> {
         self.end_block()?;
         header.rows = self.rows;
         let region = header_region(&header)?;
@@ -136,7 +136,7 @@ impl SnapshotWriter {
             Ok((file, bytes))
         };
         let (file, bytes) = end().map_err(StoreError::file("write", &path))?;
-        Ok(SnapshotData { header: Arc::new(header), path, file: Arc::new(file), bytes })
+        Ok((header, file, bytes))
     }
 }
 
@@ -207,13 +207,8 @@ impl SnapshotReader {
     }
 
     /// The handle of this file, unchecked beyond its header.
-    pub(super) fn into_data(self, path: PathBuf) -> SnapshotData {
-        SnapshotData {
-            header: Arc::new(self.header),
-            path,
-            file: Arc::new(self.file.into_inner()),
-            bytes: self.bytes,
-        }
+    pub(super) fn into_file(self, path: Temporary) -> SnapshotFile {
+        SnapshotFile::new(self.header, self.file.into_inner(), self.bytes, path)
     }
 
     /// Visits all rows, and then checks that they are exactly what was written: block checksums,

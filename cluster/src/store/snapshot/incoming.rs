@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::format::SnapshotReader;
-use super::{SnapshotData, remove};
+use super::{SnapshotData, Temporary};
 use crate::store::Inner;
 use crate::store::error::StoreError;
 
@@ -16,27 +15,16 @@ const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
 /// A snapshot that arrives. Dropping it removes what has arrived.
 pub(crate) struct IncomingSnapshot {
     inner: Arc<Inner>,
-    path: Unfinished,
+    path: Temporary,
     file: BufWriter<File>,
     bytes: u64,
 }
 
-/// A file that is removed unless it is kept.
-struct Unfinished(Option<PathBuf>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            remove(path);
-        }
-    }
-}
-
 impl IncomingSnapshot {
     pub(in crate::store) fn create(inner: Arc<Inner>) -> Result<Self, StoreError> {
-        let path = inner.temporary_path();
-        let file = File::create(&path).map_err(StoreError::file("create", &path))?;
-        Ok(Self { inner, path: Unfinished(Some(path)), file: BufWriter::new(file), bytes: 0 })
+        let path = Temporary(inner.temporary_path());
+        let file = File::create(&path.0).map_err(StoreError::file("create", &path.0))?;
+        Ok(Self { inner, path, file: BufWriter::new(file), bytes: 0 })
     }
 
     /// Adds the next bytes of the file.
@@ -48,11 +36,7 @@ impl IncomingSnapshot {
         if self.bytes > SNAPSHOT_BYTES_MAX {
             return Err(StoreError::Snapshot(format!("it has over {SNAPSHOT_BYTES_MAX} bytes")));
         }
-        self.file.write_all(bytes).map_err(|source| StoreError::File {
-            doing: "write",
-            path: self.path.0.clone().unwrap_or_default(),
-            source,
-        })
+        self.file.write_all(bytes).map_err(StoreError::file("write", &self.path.0))
     }
 
     /// Checks all of it: format, cluster, every checksum, the order of rows, both hashes.
@@ -65,20 +49,19 @@ impl IncomingSnapshot {
     }
 
     fn check(mut self) -> Result<SnapshotData, StoreError> {
-        let path = self.path.0.clone().unwrap_or_default();
+        let path = self.path;
         let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        synced.map_err(StoreError::file("write", &path))?;
-        let reader = SnapshotReader::open(&path)?;
+        synced.map_err(StoreError::file("write", &path.0))?;
+        let reader = SnapshotReader::open(&path.0)?;
         let own = self.inner.identity().cluster_id;
         if own.is_some_and(|own| reader.header().cluster_id[..] != own) {
             return Err(StoreError::Snapshot("it belongs to another cluster".to_owned()));
         }
         reader.each_row(|_, _, _, _| Ok(()))?;
-        let data = SnapshotReader::open(&path)?.into_data(path);
+        let file = SnapshotReader::open(&path.0)?.into_file(path);
         // What the header says is used from here on, so it must be readable.
-        data.meta()?;
-        data.hash()?;
-        self.path.0 = None;
-        Ok(data)
+        file.meta()?;
+        file.hash()?;
+        Ok(SnapshotData::File(file))
     }
 }

@@ -8,11 +8,10 @@ use peat_gateway_state::{Family, codec};
 use prost::Message;
 use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
 
+use super::SnapshotData;
 use super::format::SnapshotReader;
-use super::{SnapshotData, final_path, put_current, remove};
 use crate::raft::SnapshotMeta;
 use crate::store::Inner;
-use crate::store::directory::sync_directory;
 use crate::store::error::StoreError;
 use crate::store::flusher::MarkChange;
 use crate::store::layout::{Database, META, key, state_column};
@@ -31,38 +30,34 @@ pub(in crate::store) async fn install(
     meta: &SnapshotMeta,
     data: SnapshotData,
 ) -> Result<(), StoreError> {
-    if data.meta()? != *meta {
+    let file = data.into_file().await?;
+    if file.meta()? != *meta {
         return Err(StoreError::Snapshot("it is another one than was announced".to_owned()));
     }
     let old_generation = inner.view().position().generation;
     let position = Position {
-        applied: data.applied(),
-        membership: data.membership()?,
-        hash: data.hash()?,
+        applied: file.applied(),
+        membership: file.membership()?,
+        hash: file.hash()?,
         generation: old_generation + 1,
     };
     let load = {
-        let (inner, path) = (inner.clone(), data.path.clone());
+        let (inner, file) = (inner.clone(), file.clone());
         let generation = position.generation;
-        tokio::task::spawn_blocking(move || load(&inner, &path, generation))
+        tokio::task::spawn_blocking(move || load(&inner, file.path(), generation))
     };
     load.await.map_err(|_| StoreError::Panicked("the installer of a snapshot"))??;
-    let data = keep_file(inner, data)?;
-    switch(inner, &position, &data).await?;
+    switch(inner, &position).await?;
+    inner.forget_rows();
     inner.publish(position)?;
     inner.changes.send_modify(|changes| {
         // Anything may have changed.
-        let index = data.applied().map_or(0, |id| id.index);
+        let index = file.applied().map_or(0, |id| id.index);
         changes.applied = index;
         changes.configuration = index;
         changes.journal = index;
         changes.cursors = index;
     });
-    if let Ok(Some(old)) = inner.replace_snapshot(data.clone())
-        && old.path != data.path
-    {
-        remove(&old.path);
-    }
     drop_generation(&inner.database, old_generation)
 }
 
@@ -155,21 +150,8 @@ impl<'o> Tables<'o> {
     }
 }
 
-/// Gives the file the name under which the next start looks for it.
-fn keep_file(inner: &Inner, mut data: SnapshotData) -> Result<SnapshotData, StoreError> {
-    let directory = inner.directory.snapshots();
-    let path = final_path(&directory, data.applied());
-    if path != data.path {
-        fs::rename(&data.path, &path)
-            .and_then(|()| sync_directory(&directory))
-            .map_err(StoreError::file("rename", &data.path))?;
-        data.path = path;
-    }
-    Ok(data)
-}
-
 /// The one write that makes the new generation the state; durable when it returns.
-async fn switch(inner: &Inner, position: &Position, data: &SnapshotData) -> Result<(), StoreError> {
+async fn switch(inner: &Inner, position: &Position) -> Result<(), StoreError> {
     let mut batch = WriteBatch::default();
     {
         let meta = inner.database.column(META)?;
@@ -181,7 +163,6 @@ async fn switch(inner: &Inner, position: &Position, data: &SnapshotData) -> Resu
         let membership = stored_membership_to_stored(&position.membership).encode_to_vec();
         batch.put_cf(&meta, key::MEMBERSHIP, membership);
         batch.put_cf(&meta, key::STATE_HASH, codec::encode(&position.hash));
-        put_current(&mut batch, &meta, data);
         inner.database.write(batch, "switch to the snapshot")?;
     }
     inner.flusher.flush(MarkChange::None).await

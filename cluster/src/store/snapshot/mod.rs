@@ -1,159 +1,130 @@
-//! Snapshots: the whole state at one applied index as one file, built, kept, sent and installed.
+//! Snapshots: the whole state at one applied index, kept, sent and installed.
 //!
 //! ```text
-//!  build:    view ──rows in key order──► <n>.tmp ──sync, rename──► snapshots/<index>-<term>.snapshot
+//!  keep:     a view of the rows where they are: costs nothing, so the log can be purged often
+//!  send:     view ──rows in key order──► <n>.tmp ──chunks──► the other node
 //!  receive:  bytes ──► <n>.tmp ──every checksum, hash and key checked──► SnapshotData
 //!  install:  SnapshotData ──► table files ──► column families of the next generation
-//!                         ──► one synced write: generation, applied id, membership, hash, snapshot
+//!                         ──► one synced write: generation, applied id, membership, hash
 //! ```
 //!
-//! Until that one write the old generation is the state, after it the new one; what a crash leaves
-//! behind of the other is removed at the next start.
+//! A node's own snapshot is its state: the WAL holds the applied rows before the purge that relies on
+//! them, so no second copy is needed (ADR 0005). A file is written only for a node that is too far behind
+//! for the log, and is gone when it has been sent.
+//!
+//! Until the one write of an install the old generation is the state, after it the new one; what a crash
+//! leaves behind of the other is removed at the next start.
 
-mod build;
+mod file;
 mod format;
 mod incoming;
 mod install;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use peat_gateway_proto::stored as proto;
-use peat_gateway_state::codec;
-use peat_gateway_state::hash::StateHash;
-use prost::Message;
+use openraft::RaftSnapshotBuilder;
+use openraft::type_config::alias::SnapshotOf;
 
 use super::Inner;
 use super::error::StoreError;
-use super::layout::key;
-use crate::raft::{LogId, SnapshotMeta, StoredMembership};
-use crate::wire::stored::{log_id_from_stored, stored_membership_from_stored};
+use super::view::View;
+#[cfg(test)]
+use crate::raft::LogId;
+use crate::raft::{SnapshotMeta, TypeConfig};
 
-pub(crate) use build::SnapshotBuilder;
+pub(crate) use file::SnapshotFile;
 pub(crate) use incoming::IncomingSnapshot;
 pub(super) use install::{drop_generation, install};
 
-/// Extension of finished snapshots.
-const EXTENSION: &str = "snapshot";
+/// A snapshot as consensus hands it around. Cheap to clone.
+#[derive(Clone)]
+pub(crate) enum SnapshotData {
+    /// The state of this node, where it is. Holds back the deletion of old rows.
+    Held(HeldSnapshot),
+    /// A whole, checked file that another node sent.
+    File(SnapshotFile),
+}
 
-/// A whole, checked snapshot on this node's disk. Cheap to clone; it stays readable when a newer
-/// one has replaced it.
-#[derive(Clone, Debug)]
-pub(crate) struct SnapshotData {
-    header: Arc<proto::SnapshotHeader>,
-    path: PathBuf,
-    file: Arc<File>,
-    bytes: u64,
+/// A view of this node's state, and what it takes to write it down.
+#[derive(Clone)]
+pub(crate) struct HeldSnapshot {
+    inner: Arc<Inner>,
+    view: View,
 }
 
 impl SnapshotData {
-    /// What it is a snapshot of.
-    pub(crate) fn header(&self) -> &proto::SnapshotHeader {
-        &self.header
-    }
-
-    /// The size of the file.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Reads up to `bytes_max` bytes of the file at an offset; empty at its end.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub(crate) async fn read_chunk(&self, offset: u64, bytes_max: usize) -> io::Result<Bytes> {
-        let file = self.file.clone();
-        let left = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let bytes = left.min(bytes_max);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut chunk = BytesMut::zeroed(bytes);
-            file.read_exact_at(&mut chunk, offset).map(|()| chunk.freeze())
-        });
-        read.await.map_err(io::Error::other)?
+    /// Takes the newest view.
+    pub(super) fn held(inner: &Arc<Inner>) -> Self {
+        Self::Held(HeldSnapshot { inner: inner.clone(), view: inner.view() })
     }
 
     /// openraft's words for it.
     pub(crate) fn meta(&self) -> Result<SnapshotMeta, StoreError> {
-        Ok(SnapshotMeta { last_log_id: self.applied(), last_membership: self.membership()? })
+        match self {
+            Self::Held(HeldSnapshot { view, .. }) => {
+                let position = view.position();
+                let last_membership = position.membership.clone();
+                Ok(SnapshotMeta { last_log_id: position.applied, last_membership })
+            }
+            Self::File(file) => file.meta(),
+        }
+    }
+
+    /// The snapshot as a file, which is removed with its last clone.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) async fn into_file(self) -> Result<SnapshotFile, StoreError> {
+        match self {
+            Self::File(file) => Ok(file),
+            Self::Held(HeldSnapshot { inner, view }) => {
+                let written =
+                    tokio::task::spawn_blocking(move || SnapshotFile::write(&inner, &view));
+                written.await.map_err(|_| StoreError::Panicked("the writer of a snapshot"))?
+            }
+        }
     }
 
     /// The last entry that it contains.
+    #[cfg(test)]
     pub(super) fn applied(&self) -> Option<LogId> {
-        self.header.last_applied.as_ref().map(log_id_from_stored)
-    }
-
-    fn membership(&self) -> Result<StoredMembership, StoreError> {
-        let stored = self.header.membership.clone().unwrap_or_default();
-        stored_membership_from_stored(stored).map_err(StoreError::decode("snapshot membership"))
-    }
-
-    fn hash(&self) -> Result<StateHash, StoreError> {
-        codec::decode(&self.header.state_hash).map_err(StoreError::decode("snapshot state hash"))
+        self.meta().expect("its header can be read").last_log_id
     }
 }
 
-/// The path of a finished snapshot.
-fn final_path(directory: &Path, applied: Option<LogId>) -> PathBuf {
-    let (index, term) = applied.map_or((0, 0), |id| (id.index, id.leader_id.term));
-    directory.join(format!("{index:020}-{term}.{EXTENSION}"))
+/// "Builds" a snapshot: the state as it was when the builder was created.
+pub(crate) struct SnapshotBuilder(SnapshotData);
+
+impl SnapshotBuilder {
+    pub(super) fn create(inner: &Arc<Inner>) -> Self {
+        Self(SnapshotData::held(inner))
+    }
 }
 
-/// Opens the current snapshot, and removes every other file of the directory.
-///
-/// A missing or replaced file is no error: openraft builds a new snapshot when it needs one.
-pub(super) fn open_current(
-    directory: &Path,
-    stored: Option<&[u8]>,
-) -> Result<Option<SnapshotData>, StoreError> {
-    let current = match stored {
-        None => None,
-        Some(bytes) => {
-            let header = proto::SnapshotHeader::decode(bytes)
-                .map_err(StoreError::decode("snapshot header"))?;
-            let path = final_path(directory, header.last_applied.as_ref().map(log_id_from_stored));
-            match format::SnapshotReader::open(&path) {
-                Ok(reader) if *reader.header() == header => Some(reader.into_data(path)),
-                Ok(_) => None,
-                Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "the current snapshot can't be used");
-                    None
-                }
-            }
-        }
-    };
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        Ok(openraft::storage::Snapshot { meta: self.0.meta()?, snapshot: self.0.clone() })
+    }
+}
+
+/// Removes what unfinished transfers left in the directory.
+pub(super) fn remove_unfinished(directory: &Path) -> Result<(), StoreError> {
     let listed = fs::read_dir(directory).map_err(StoreError::file("list", directory))?;
     for entry in listed {
         let path = entry.map_err(StoreError::file("list", directory))?.path();
-        if current.as_ref().is_some_and(|data| data.path == path) {
-            continue;
-        }
         let removed =
             if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(StoreError::file("remove", &path))?;
     }
-    Ok(current)
+    Ok(())
 }
 
 impl Inner {
-    /// The last snapshot that was built or installed.
-    pub(super) fn current_snapshot(&self) -> Option<SnapshotData> {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Makes a snapshot the current one in memory; returns the one it replaces, `Err` with itself
-    /// where the current one is newer.
-    fn replace_snapshot(&self, data: SnapshotData) -> Result<Option<SnapshotData>, SnapshotData> {
-        let mut current = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*current {
-            Some(newer) if newer.applied() > data.applied() => Err(data),
-            _ => Ok(current.replace(data)),
-        }
-    }
-
     /// A path for unfinished work that nothing else uses.
     fn temporary_path(&self) -> PathBuf {
         use std::sync::atomic::Ordering;
@@ -162,20 +133,15 @@ impl Inner {
     }
 }
 
-/// Removes a file that has no more use. Failing leaves it to the next start.
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, path = %path.display(), "could not remove a file");
-    }
-}
+/// A file that is removed when this is dropped. Failing leaves it to the next start.
+struct Temporary(PathBuf);
 
-/// Puts the header of the current snapshot into a batch.
-fn put_current(
-    batch: &mut rocksdb::WriteBatch,
-    meta: &impl rocksdb::AsColumnFamilyRef,
-    data: &SnapshotData,
-) {
-    batch.put_cf(meta, key::SNAPSHOT, data.header.encode_to_vec());
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %self.0.display(), "could not remove a file");
+        }
+    }
 }

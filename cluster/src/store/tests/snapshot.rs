@@ -24,11 +24,12 @@ async fn build(store: &Store) -> SnapshotData {
 }
 
 async fn bytes_of(data: &SnapshotData) -> Vec<u8> {
+    let file = data.clone().into_file().await.unwrap();
     let mut bytes = Vec::new();
-    while (bytes.len() as u64) < data.bytes() {
-        bytes.extend_from_slice(&data.read_chunk(bytes.len() as u64, 50_000).await.unwrap());
+    while (bytes.len() as u64) < file.bytes() {
+        bytes.extend_from_slice(&file.read_chunk(bytes.len() as u64, 50_000).await.unwrap());
     }
-    assert!(data.read_chunk(data.bytes(), 10).await.unwrap().is_empty());
+    assert!(file.read_chunk(file.bytes(), 10).await.unwrap().is_empty());
     bytes
 }
 
@@ -97,36 +98,27 @@ async fn the_state_hash_is_equal_after_a_transfer_and_a_restart() {
     assert_eq!(follower.state_hash(), leader.state_hash());
     assert_eq!(follower.last_log_index(), 400);
     let current = follower.machine().get_current_snapshot().await.unwrap().unwrap();
-    assert_eq!(current.meta.last_log_id, Some(log_id(1, 400)));
-    assert_eq!(bytes_of(&current.snapshot).await, bytes);
-    assert_eq!(files(directory.path()).len(), 1);
+    assert_eq!(current.meta.last_log_id, Some(log_id(1, 401)));
+    assert_eq!(bytes_of(&current.snapshot).await, bytes_of(&build(&leader).await).await);
+    assert!(files(directory.path()).is_empty());
 }
 
 #[tokio::test]
-async fn a_newer_snapshot_replaces_the_older_which_stays_readable_while_it_is_sent() {
+async fn a_snapshot_stays_as_it_was_while_the_state_moves_on() {
     let (directory, store, bytes) = leader(10).await;
     let old = store.machine().get_current_snapshot().await.unwrap().unwrap().snapshot;
+    let file = old.clone().into_file().await.unwrap();
     apply(&mut store.machine(), [create_organization(11)]).await;
-    let new = build(&store).await;
-    assert_eq!(new.applied(), Some(log_id(1, 11)));
-    assert_eq!(files(directory.path()), ["00000000000000000011-1.snapshot"]);
+    assert_eq!(build(&store).await.applied(), Some(log_id(1, 11)));
     assert_eq!(bytes_of(&old).await, bytes);
+    assert_eq!(bytes_of(&SnapshotData::File(file.clone())).await, bytes);
+    assert_eq!(files(directory.path()).len(), 1, "the file is there for as long as it is sent");
+    drop(file);
+    assert!(files(directory.path()).is_empty());
 }
 
 #[tokio::test]
-async fn only_one_snapshot_is_built_at_a_time_unless_it_is_forced() {
-    let (_directory, store, _) = leader(4).await;
-    let mut machine = store.machine();
-    let first = machine.try_create_snapshot_builder(false).await;
-    assert!(first.is_some());
-    assert!(machine.try_create_snapshot_builder(false).await.is_none());
-    assert!(machine.try_create_snapshot_builder(true).await.is_some());
-    drop(first);
-    assert!(machine.try_create_snapshot_builder(false).await.is_some());
-}
-
-#[tokio::test]
-async fn a_builder_that_an_install_overtook_replaces_nothing() {
+async fn a_snapshot_that_an_install_overtook_replaces_nothing() {
     let (_leader_dir, _leader, bytes) = leader(30).await;
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
@@ -138,7 +130,7 @@ async fn a_builder_that_an_install_overtook_replaces_nothing() {
     assert_eq!(built.meta.last_log_id, Some(log_id(1, 10)));
     let current = store.machine().get_current_snapshot().await.unwrap().unwrap();
     assert_eq!(current.meta.last_log_id, Some(log_id(1, 30)));
-    assert_eq!(files(directory.path()), ["00000000000000000030-1.snapshot"]);
+    assert!(files(directory.path()).is_empty());
 }
 
 #[tokio::test]
@@ -206,8 +198,8 @@ async fn a_crash_before_the_switch_leaves_the_old_state() {
     let (directory, store, bytes) = leader(12).await;
     let hash = store.state_hash();
     receive(&store, &bytes).await.unwrap();
-    // What each step before the switch leaves: half-made tables, loaded column families, a snapshot
-    // under its final name.
+    // What each step before the switch leaves: half-made tables, loaded column families, a file; and a
+    // snapshot that an earlier build kept.
     let snapshots = directory.path().join("snapshots");
     fs::create_dir(snapshots.join("77.tmp")).unwrap();
     fs::write(snapshots.join("77.tmp").join("0.sst"), b"half").unwrap();
@@ -225,7 +217,7 @@ async fn a_crash_before_the_switch_leaves_the_old_state() {
     let reopened = open(crashed.path());
     assert_eq!(reopened.state_hash(), hash);
     assert!(has_organization(&reopened, 12));
-    assert_eq!(files(crashed.path()), ["00000000000000000012-1.snapshot"]);
+    assert!(files(crashed.path()).is_empty());
     assert!(reopened.inner.database.column(&state_column(Family::Records, 1)).is_err());
     // And the install can be tried again.
     install(&reopened, receive(&reopened, &bytes).await.unwrap()).await;
@@ -246,21 +238,22 @@ async fn a_crash_after_the_switch_leaves_the_new_state() {
         let options = store.inner.columns.of(&column);
         store.inner.database.db.create_cf(&column, &options).unwrap();
     }
-    fs::write(directory.path().join("snapshots/00000000000000000004-1.snapshot"), b"old").unwrap();
+    fs::write(directory.path().join("snapshots/4.tmp"), b"old").unwrap();
     let crashed = tempfile::tempdir().unwrap();
     copy(directory.path(), crashed.path());
     let reopened = open(crashed.path());
     assert_eq!(reopened.state_hash(), leader.state_hash());
-    assert_eq!(files(crashed.path()), ["00000000000000000012-1.snapshot"]);
+    assert!(files(crashed.path()).is_empty());
     assert!(reopened.inner.database.column(&state_column(Family::Records, 0)).is_err());
 }
 
 #[tokio::test]
-async fn a_missing_snapshot_file_is_no_obstacle_to_a_start() {
+async fn a_restarted_node_has_its_state_as_its_snapshot() {
     let (directory, store, _) = leader(5).await;
     drop(store);
     fs::remove_dir_all(directory.path().join("snapshots")).unwrap();
     let store = open(directory.path());
-    assert!(store.machine().get_current_snapshot().await.unwrap().is_none());
+    let current = store.machine().get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.meta.last_log_id, Some(log_id(1, 5)));
     assert_eq!(build(&store).await.applied(), Some(log_id(1, 5)));
 }

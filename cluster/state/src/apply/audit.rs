@@ -3,6 +3,7 @@
 use super::overlay::Overlay;
 use super::work::{Entry, shown};
 use crate::audit::entry_hash;
+use crate::codec;
 use crate::command::{Actor, Command};
 use crate::ids::{Hash32, OrgId};
 use crate::keys;
@@ -145,7 +146,8 @@ pub(super) fn append(
     };
     written.hash = entry_hash(&written);
     let head = AuditHead { number: written.number, hash: written.hash };
-    overlay.put_record(Space::Audit, keys::audit(chain, written.number), &written)?;
+    // Numbers only grow, so there is nothing under this one yet.
+    overlay.put_fresh(Space::Audit, keys::audit(chain, written.number), codec::encode(&written));
     overlay.put_record(Space::AuditHead, keys::audit_head(chain), &head)
 }
 

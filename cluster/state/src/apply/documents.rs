@@ -1,6 +1,7 @@
 //! A document's rows while events are added to it: head record, base, changes, index.
 
 use super::work::{Decided, Work, refuse};
+use crate::codec;
 use crate::ids::{AppId, DocumentKey, Hash32, OrgId};
 use crate::keys;
 use crate::outcome::{RefusalKind, code};
@@ -66,7 +67,9 @@ impl<'d> OpenDocument<'d> {
         self.record.changes += 1;
         self.record.bytes += bytes.len() as u64;
         let key = keys::document_change(self.org, self.app, self.key, sequence);
-        work.rows.put_record(Space::DocumentChange, key, &StoredChange { hash, bytes })?;
+        // Every event of a document has a sequence of its own.
+        let change = codec::encode(&StoredChange { hash, bytes });
+        work.rows.put_fresh(Space::DocumentChange, key, change);
         self.record.heads.retain(|head| !deps.contains(head));
         if let Err(place) = self.record.heads.binary_search(&hash) {
             self.record.heads.insert(place, hash);

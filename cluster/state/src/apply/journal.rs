@@ -173,7 +173,8 @@ fn write_row(
     }
     counters.journal_last = last;
     counters.journal_bytes = bytes;
-    work.rows.put(Space::Journal, keys::journal(org, last), row)?;
+    // Sequences only grow, even where an organisation is created again.
+    work.rows.put_fresh(Space::Journal, keys::journal(org, last), row);
     work.rows.put_record(Space::OrganizationCounters, keys::organization(org), &counters)?;
     work.effects.journal = true;
     Ok(Outcome::Appended { first, last, known })

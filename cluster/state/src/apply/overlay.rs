@@ -43,6 +43,12 @@ struct Slot {
     now: Option<Vec<u8>>,
 }
 
+impl Slot {
+    fn fresh(value: Vec<u8>) -> Self {
+        Self { before: None, now: Some(value) }
+    }
+}
+
 /// What an overlay changed, detached from its view.
 pub(super) struct Changed(Rows);
 
@@ -71,6 +77,15 @@ impl<'v> Overlay<'v> {
         self.bytes += value.len();
         self.slot(space, key)?.now = Some(value);
         Ok(())
+    }
+
+    /// Writes a row under a key that was never used: its old value is known without reading it.
+    ///
+    /// The caller knows it from a counter that only grows, such as the head of an audit chain.
+    pub(super) fn put_fresh(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += value.len();
+        let fresh = self.rows.entry(space).or_default().insert(key, Slot::fresh(value));
+        debug_assert!(fresh.is_none(), "a key of {} was used twice", space.name());
     }
 
     /// Writes a row where there is none; returns whether it did.
