@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::LengthLimitError;
 use peat_gateway_cluster::Consistency;
 use peat_gateway_state::command::{IDEMPOTENCY_KEY_BYTES_MAX, Idempotency};
 use peat_gateway_state::ids::Hash32;
@@ -81,10 +82,10 @@ pub(super) struct Order<B> {
 impl<B: Readable> FromRequest<Api> for Order<B> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Failure> {
+    async fn from_request(request: Request, _: &Api) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
-        let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), api).await;
-        let bytes = bytes.map_err(|rejection| Failure(unreadable(&rejection)))?;
+        let bytes = axum::body::to_bytes(body, super::BODY_BYTES_MAX).await;
+        let bytes = bytes.map_err(|error| Failure(unreadable(&error)))?;
         let mut pairs = Pairs::of(&parts.uri)?;
         let min_index = min_index(&mut pairs, &parts.headers)?;
         pairs.finish()?;
@@ -178,12 +179,16 @@ fn pointer(detail: &str) -> Option<String> {
     named.then(|| format!("/{}", path.replace(['.', '['], "/").replace(']', "")))
 }
 
-fn unreadable(rejection: &BytesRejection) -> Error {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!("the body is larger than {} bytes", super::BODY_BYTES_MAX);
-        return Error::new(Kind::TooLarge, "too_large", detail);
+fn unreadable(error: &axum::Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            let detail = format!("the body is larger than {} bytes", super::BODY_BYTES_MAX);
+            return Error::new(Kind::TooLarge, "too_large", detail);
+        }
+        cause = error.source();
     }
-    Error::new(Kind::Invalid, "unreadable_body", rejection.body_text())
+    Error::new(Kind::Invalid, "unreadable_body", format!("could not read the body: {error}"))
 }
 
 /// Reads `If-Match`: one strong entity tag of ours, or `*`.
