@@ -29,11 +29,27 @@ pub(super) struct RowCache {
     young: Half,
     young_bytes: usize,
     old: Half,
+    first_expiry: First,
+}
+
+/// The first key of [`Space::IdempotencyExpiry`]. Every tick of the cluster's clock asks what has expired;
+/// nearly always it is nothing, and an iterator is dear.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum First {
+    #[default]
+    Unknown,
+    /// The space is empty.
+    None,
+    /// The full key.
+    At(Vec<u8>),
 }
 
 impl RowCache {
     /// Notes what was written, or read.
     pub(super) fn keep(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        if key.first() == Some(&Space::IdempotencyExpiry.byte()) {
+            return self.note_expiry(key, value.is_some());
+        }
         self.old.remove(&key);
         let bytes = value.as_ref().map_or(0, Vec::len);
         if bytes > VALUE_BYTES_MAX {
@@ -46,6 +62,16 @@ impl RowCache {
         }
         self.young_bytes += ROW_BYTES + key.len() + bytes;
         self.young.insert(key, value);
+    }
+
+    fn note_expiry(&mut self, key: Vec<u8>, there: bool) {
+        self.first_expiry = match (std::mem::take(&mut self.first_expiry), there) {
+            (First::None, true) => First::At(key),
+            (First::At(first), true) => First::At(first.min(key)),
+            (First::At(first), false) if first != key => First::At(first),
+            (First::None, false) => First::None,
+            _ => First::Unknown,
+        };
     }
 
     /// Forgets everything.
@@ -95,9 +121,34 @@ impl Reader for CachedView<'_> {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), ReadError> {
+        if space == Space::IdempotencyExpiry && !self.may_have_expired(end)? {
+            return Ok(());
+        }
         self.view.scan(space, start, end, reverse, visit)
     }
 }
+
+impl CachedView<'_> {
+    /// Whether a row of [`Space::IdempotencyExpiry`] lies before `end`.
+    fn may_have_expired(&self, end: &[u8]) -> Result<bool, ReadError> {
+        let mut rows = self.rows.borrow_mut();
+        if rows.first_expiry == First::Unknown {
+            rows.first_expiry = First::None;
+            let last = [0xff; EXPIRY_TIME_BYTES + 1];
+            self.view.scan(Space::IdempotencyExpiry, &[], &last, false, &mut |key, _| {
+                rows.first_expiry = First::At(full_key(Space::IdempotencyExpiry, key));
+                false
+            })?;
+        }
+        Ok(match &rows.first_expiry {
+            First::At(first) => first[1..] < *end,
+            First::None | First::Unknown => false,
+        })
+    }
+}
+
+/// A key of [`Space::IdempotencyExpiry`] begins with a time.
+const EXPIRY_TIME_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -124,6 +175,22 @@ mod tests {
         }
         assert_eq!(rows.get(b"key"), None);
         assert!(rows.young_bytes <= HALF_BYTES_MAX + VALUE_BYTES_MAX + 2 * ROW_BYTES);
+    }
+
+    #[test]
+    fn the_first_expiry_is_known_only_while_it_surely_is() {
+        let key = |number: u8| vec![Space::IdempotencyExpiry.byte(), number];
+        let mut rows = RowCache::default();
+        rows.keep(key(5), Some(vec![]));
+        assert_eq!(rows.first_expiry, First::Unknown, "an earlier one may be on the disk");
+        rows.first_expiry = First::None;
+        rows.keep(key(5), Some(vec![]));
+        rows.keep(key(3), Some(vec![]));
+        rows.keep(key(4), Some(vec![]));
+        rows.keep(key(4), None);
+        assert_eq!(rows.first_expiry, First::At(key(3)));
+        rows.keep(key(3), None);
+        assert_eq!(rows.first_expiry, First::Unknown);
     }
 
     #[test]
