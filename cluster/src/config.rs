@@ -52,6 +52,9 @@ pub struct Timing {
     pub snapshot_entries: u64,
     /// Entries kept behind a snapshot, so that a slow follower needs no snapshot.
     pub entries_kept: u64,
+    /// How long this node must have run before it agrees that the cluster's version is raised without
+    /// an operator: so long can its build be exchanged for the one before.
+    pub upgrade_delay: Duration,
 }
 
 impl Default for Timing {
@@ -62,6 +65,7 @@ impl Default for Timing {
             election_timeout_max: Duration::from_millis(450),
             snapshot_entries: 20_000,
             entries_kept: 20_000,
+            upgrade_delay: Duration::from_secs(24 * 3600),
         }
     }
 }

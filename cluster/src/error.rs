@@ -20,6 +20,16 @@ pub enum ProposeError {
     /// Nothing happened: the queue of proposals is full.
     #[error("too many proposals are waiting")]
     Overloaded,
+    /// Nothing happened: the command is newer than the cluster, whose upgrade isn't finished.
+    #[error("this needs cluster version {needed}, the cluster has {version}: {held_back}")]
+    TooNew {
+        /// What the command needs.
+        needed: u16,
+        /// What the cluster has.
+        version: u16,
+        /// Who holds it back, or what finishes the upgrade.
+        held_back: String,
+    },
     /// Nothing happened: the envelope is larger than an entry may be.
     #[error("the command has {bytes} bytes, the limit is {limit}")]
     TooLarge {
@@ -28,6 +38,20 @@ pub enum ProposeError {
         /// What it may have.
         limit: usize,
     },
+}
+
+/// The cluster's version was not raised.
+#[derive(Clone, Debug, Error)]
+pub enum RaiseError {
+    /// Nothing happened: a member doesn't support the version, or doesn't say.
+    #[error("could not raise the cluster's version: {0}")]
+    HeldBack(String),
+    /// Nothing happened: there is no leader, or it can't now.
+    #[error("could not raise the cluster's version: {0}")]
+    Unavailable(String),
+    /// It may have happened. Asking again is safe.
+    #[error("whether the cluster's version was raised is unknown: {0}")]
+    Unknown(String),
 }
 
 /// A read that can't be served as demanded.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peat_gateway_state::ids::{Epoch, Hash32, NodeId};
-use peat_gateway_state::{Envelope, Outcome};
+use peat_gateway_state::{Actor, Envelope, Outcome};
 use tokio::sync::watch;
 
-use crate::error::{ProposeError, ReadIndexError};
+use crate::error::{ProposeError, RaiseError, ReadIndexError};
 use crate::node::inner::Inner;
 pub use crate::store::{StorageCounts, View};
 
@@ -105,6 +105,41 @@ pub struct NodeStatus {
     pub state_hash: Option<Hash32>,
     /// The build it runs; empty while it is down.
     pub build_version: String,
+    /// What that build understands; `None` while it is down.
+    pub versions: Option<NodeVersions>,
+}
+
+/// The versions of commands and records that a node's build understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeVersions {
+    /// The oldest.
+    pub min: u16,
+    /// The newest.
+    pub max: u16,
+    /// How long until the node agrees that the cluster's version is raised without an operator.
+    pub agrees_in: Duration,
+}
+
+/// An upgrade that isn't finished: a member supports a newer version than the cluster has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The version that it leads to.
+    pub to: u16,
+    /// Who is in the way, a sentence each; empty where the version can be raised now.
+    pub held_back_by: Vec<String>,
+    /// When it is raised without an operator, if nothing gets in the way; `None` where it isn't.
+    pub automatic_in: Option<Duration>,
+}
+
+/// What raising the cluster's version did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raised {
+    /// The version before.
+    pub from: u16,
+    /// The version now; the same where there was nothing to raise.
+    pub to: u16,
+    /// An index that contains it.
+    pub applied_index: u64,
 }
 
 impl Handle {
@@ -186,6 +221,39 @@ impl Handle {
     /// All members' status, asked for in parallel; members that don't answer in time are `Down`.
     pub async fn members(&self, timeout: Duration) -> Vec<NodeStatus> {
         self.inner.members(timeout).await
+    }
+
+    /// The cluster's version as this node has applied it: commands up to it may be proposed.
+    ///
+    /// It only grows. Leader work that needs more waits; see `peat_gateway_state::command::version`.
+    pub fn cluster_version(&self) -> u16 {
+        self.inner.cluster_version()
+    }
+
+    /// The newest version that all members support, for the first settings of a cluster.
+    ///
+    /// # Errors
+    /// Which member didn't say in time.
+    pub async fn common_version(&self, timeout: Duration) -> Result<u16, String> {
+        self.inner.common_version(timeout).await
+    }
+
+    /// The upgrade that these members are in, `None` where no build is newer than the cluster.
+    pub fn upgrade(&self, members: &[NodeStatus]) -> Option<Upgrade> {
+        self.inner.upgrade(members)
+    }
+
+    /// Raises the cluster's version to the newest that every member supports: here if this node
+    /// leads, else at the leader. There is no way back to an older build afterwards.
+    ///
+    /// # Errors
+    /// See [`RaiseError`]. Asking again is always safe.
+    pub async fn raise_version(
+        &self,
+        actor: Actor,
+        timeout: Duration,
+    ) -> Result<Raised, RaiseError> {
+        self.inner.raise_version(actor, timeout).await
     }
 
     /// The leader as this node knows it.

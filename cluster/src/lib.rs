@@ -32,8 +32,9 @@ pub mod transport;
 mod wire;
 
 pub use config::{ClusterConfig, PeerTls};
-pub use error::{ProposeError, ReadIndexError, StartError};
+pub use error::{ProposeError, RaiseError, ReadIndexError, StartError};
 pub use handle::{
-    Changes, Committed, Consistency, Handle, Leadership, NodeStatus, Role, StorageCounts, View,
+    Changes, Committed, Consistency, Handle, Leadership, NodeStatus, NodeVersions, Raised, Role,
+    StorageCounts, Upgrade, View,
 };
 pub use node::Node;

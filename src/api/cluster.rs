@@ -13,6 +13,7 @@ use super::Api;
 use super::audit::{AuditEntryView, ChainQuery, next_page};
 use super::request::{Ask, Body, Order};
 use super::response::{Answer, Shown};
+use super::upgrade::{UpgradeView, Who};
 use crate::service::status::ClusterStatus;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
@@ -29,6 +30,10 @@ struct ClusterView {
     cluster_id: Option<String>,
     /// Id of the node that leads; null where none is known.
     leader: Option<String>,
+    /// Commands up to this version are used.
+    version: u16,
+    /// An upgrade that isn't finished; null where no member's build is newer than the cluster.
+    upgrade: Option<UpgradeView>,
     /// All members.
     nodes: Vec<NodeView>,
 }
@@ -56,6 +61,8 @@ struct NodeView {
     state_hash: Option<String>,
     /// The build that it runs; empty while it is down.
     build_version: String,
+    /// The oldest and the newest cluster version that its build understands; null while it is down.
+    supports: Option<[u16; 2]>,
 }
 
 impl From<NodeStatus> for NodeView {
@@ -78,6 +85,7 @@ impl From<NodeStatus> for NodeView {
             last_log_index: node.last_log_index,
             state_hash: node.state_hash.map(|hash| hash.to_string()),
             build_version: node.build_version,
+            supports: node.versions.map(|versions| [versions.min, versions.max]),
         }
     }
 }
@@ -91,6 +99,9 @@ struct SettingsView {
     idempotency_retention_ms: u64,
     /// How long delivered journal rows are kept, ms.
     journal_retention_ms: u64,
+    /// Who finishes an upgrade: `auto` (the leader, when every member has run the newer build for
+    /// a while) or `manual` (`POST /cluster/upgrade`).
+    upgrade: Who,
 }
 
 impl From<ClusterSettings> for SettingsView {
@@ -99,6 +110,7 @@ impl From<ClusterSettings> for SettingsView {
             version: settings.version,
             idempotency_retention_ms: settings.idempotency_retention_ms,
             journal_retention_ms: settings.journal_retention_ms,
+            upgrade: settings.upgrade.unwrap_or_default().into(),
         }
     }
 }
@@ -111,16 +123,20 @@ struct SettingsPatch {
     idempotency_retention_ms: Option<u64>,
     /// 0 drops journal rows as soon as all enabled sinks have acknowledged them.
     journal_retention_ms: Option<u64>,
+    /// `auto` or `manual`. Needs cluster version 2.
+    upgrade: Option<Who>,
 }
 
 /// Shows the nodes and who leads. Asks every node; one that doesn't answer in 1 s is `down`.
 #[utoipa::path(get, path = "/cluster", tag = "cluster", responses((status = 200, body = ClusterView)))]
 async fn get_cluster(State(api): State<Api>, ask: Ask<()>) -> Answer<ClusterView> {
     let reply = api.service.cluster_status(&ask.call).await?;
-    Ok(Shown::of(reply, |ClusterStatus { cluster_id, leader, nodes }| ClusterView {
-        cluster_id: cluster_id.map(hex::encode),
-        leader: leader.map(|leader| leader.to_string()),
-        nodes: nodes.into_iter().map(NodeView::from).collect(),
+    Ok(Shown::of(reply, |status: ClusterStatus| ClusterView {
+        cluster_id: status.cluster_id.map(hex::encode),
+        leader: status.leader.map(|leader| leader.to_string()),
+        version: status.version,
+        upgrade: status.upgrade.map(UpgradeView::from),
+        nodes: status.nodes.into_iter().map(NodeView::from).collect(),
     }))
 }
 
@@ -147,8 +163,12 @@ async fn update_settings(
     State(api): State<Api>,
     order: Order<Body<SettingsPatch>>,
 ) -> Answer<SettingsView> {
-    let Body(SettingsPatch { idempotency_retention_ms, journal_retention_ms }) = order.body;
-    let changes = UpdateSettings { idempotency_retention_ms, journal_retention_ms };
+    let Body(patch) = order.body;
+    let changes = UpdateSettings {
+        idempotency_retention_ms: patch.idempotency_retention_ms,
+        journal_retention_ms: patch.journal_retention_ms,
+        upgrade: patch.upgrade.map(Into::into),
+    };
     let reply = api.service.update_settings(&order.call, changes).await?;
     Ok(Shown::of(reply, SettingsView::from))
 }

@@ -75,7 +75,8 @@ async fn health(State(api): State<Api>) -> Json<HealthView> {
 async fn metrics(State(api): State<Api>) -> Result<Response, Failure> {
     let node = api.service.local_status();
     let ready = api.service.ready().is_ok();
-    let text = api.shared.metrics.render(&node, ready).map_err(Error::internal)?;
+    let version = api.service.cluster_version();
+    let text = api.shared.metrics.render(&node, version, ready).map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 

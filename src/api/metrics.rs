@@ -23,6 +23,7 @@ pub(super) struct Metrics {
     term: IntGauge,
     is_leader: IntGauge,
     is_ready: IntGauge,
+    version: IntGauge,
 }
 
 impl Metrics {
@@ -52,8 +53,9 @@ impl Metrics {
             term: gauge("peat_cluster_term", "Raft term of this node"),
             is_leader: gauge("peat_cluster_is_leader", "1 where this node leads"),
             is_ready: gauge("peat_cluster_is_ready", "1 where this node is ready to serve"),
+            version: gauge("peat_cluster_version", "Commands up to this version are used"),
         };
-        let collectors: [Box<dyn Collector>; 7] = [
+        let collectors: [Box<dyn Collector>; 8] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.durations.clone()),
             Box::new(metrics.applied_index.clone()),
@@ -61,6 +63,7 @@ impl Metrics {
             Box::new(metrics.term.clone()),
             Box::new(metrics.is_leader.clone()),
             Box::new(metrics.is_ready.clone()),
+            Box::new(metrics.version.clone()),
         ];
         for collector in collectors {
             if let Err(error) = registry.register(collector) {
@@ -89,6 +92,7 @@ impl Metrics {
     pub(super) fn render(
         &self,
         node: &NodeStatus,
+        version: u16,
         ready: bool,
     ) -> Result<Vec<u8>, prometheus::Error> {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -97,6 +101,7 @@ impl Metrics {
         self.term.set(number(node.term));
         self.is_leader.set(i64::from(node.role == Role::Leader));
         self.is_ready.set(i64::from(ready));
+        self.version.set(i64::from(version));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -30,6 +30,7 @@ mod response;
 mod sinks;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
@@ -166,6 +167,7 @@ fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(health::routes())
         .merge(cluster::routes())
+        .merge(upgrade::routes())
         .merge(organizations::routes())
         .merge(formations::routes())
         .merge(documents::routes())

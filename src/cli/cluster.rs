@@ -1,10 +1,11 @@
 //! `cluster`: the gateway's own nodes.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Map, Value};
 
 use super::output::{Column, Format};
-use super::{Call, Connection, Failure, output};
+use super::{Call, Connection, Failure, Session, output};
 use crate::config::Process;
 
 /// Arguments of `cluster`.
@@ -18,8 +19,25 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Show the nodes and who leads
+    /// Show the nodes, who leads, and what an upgrade waits for
     Status,
+    /// Finish an upgrade: from then on no older build can come back
+    Upgrade,
+    /// Show the settings that all nodes share, or change those that are named
+    Settings(Changes),
+}
+
+#[derive(Args, Debug)]
+struct Changes {
+    /// Who finishes an upgrade: the leader by itself, or an operator; needs cluster version 2
+    #[arg(long, value_parser = ["auto", "manual"])]
+    upgrade: Option<String>,
+    /// How long answers are kept for retries, ms
+    #[arg(long, value_name = "MS")]
+    idempotency_retention_ms: Option<u64>,
+    /// How long delivered journal rows are kept, ms
+    #[arg(long, value_name = "MS")]
+    journal_retention_ms: Option<u64>,
 }
 
 const COLUMNS: &[Column] = &[
@@ -29,7 +47,15 @@ const COLUMNS: &[Column] = &[
     ("ROLE", "/role"),
     ("TERM", "/term"),
     ("APPLIED", "/applied_index"),
+    ("BUILD", "/build_version"),
+    ("SUPPORTS", "/supports"),
     ("STATE HASH", "/state_hash"),
+];
+const SETTINGS: &[Column] = &[
+    ("version", "/version"),
+    ("upgrade", "/upgrade"),
+    ("idempotency_retention_ms", "/idempotency_retention_ms"),
+    ("journal_retention_ms", "/journal_retention_ms"),
 ];
 
 /// Runs the verb.
@@ -38,16 +64,83 @@ const COLUMNS: &[Column] = &[
 /// What the gateway or the connection refuses.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let session = arguments.connection.open(&Process)?;
-    let Verb::Status = arguments.verb;
+    match arguments.verb {
+        Verb::Status => status(&session).await,
+        Verb::Upgrade => upgrade(&session).await,
+        Verb::Settings(changes) => settings(&session, changes).await,
+    }
+}
+
+async fn upgrade(session: &Session) -> Result<(), Failure> {
+    let call = Call::new(Method::POST, &["cluster", "upgrade"]);
+    let raised = session.client.call(call).await?.body;
+    let text = match session.format {
+        Format::Json => output::json(&raised),
+        Format::Table if raised.get("from") == raised.get("to") => format!(
+            "nothing to finish: the cluster has version {}, the newest that every member supports\n",
+            output::cell(raised.get("to"))
+        ),
+        Format::Table => format!(
+            "the cluster's version is {} now, it was {}\n",
+            output::cell(raised.get("to")),
+            output::cell(raised.get("from"))
+        ),
+    };
+    Ok(output::write(&text)?)
+}
+
+async fn settings(session: &Session, changes: Changes) -> Result<(), Failure> {
+    let body: Map<String, Value> = [
+        ("upgrade", changes.upgrade.map(Value::from)),
+        ("idempotency_retention_ms", changes.idempotency_retention_ms.map(Value::from)),
+        ("journal_retention_ms", changes.journal_retention_ms.map(Value::from)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect();
+    let path = ["cluster", "settings"];
+    let call = match body.is_empty() {
+        true => Call::get(&path),
+        false => Call::new(Method::PATCH, &path).body(Value::Object(body)),
+    };
+    let settings = session.client.call(call).await?.body;
+    Ok(output::write(&session.record(SETTINGS, &settings))?)
+}
+
+async fn status(session: &Session) -> Result<(), Failure> {
     let cluster = session.client.call(Call::get(&["cluster"])).await?.body;
     let text = match (session.format, cluster.get("nodes").and_then(Value::as_array)) {
         (Format::Table, Some(nodes)) => {
             let head: Column = ("cluster", "/cluster_id");
             let leader: Column = ("leader", "/leader");
-            let about = session.record(&[head, leader], &cluster);
-            format!("{about}\n{}", session.rows(COLUMNS, nodes))
+            let version: Column = ("version", "/version");
+            let about = session.record(&[head, leader, version], &cluster);
+            let upgrade = cluster.get("upgrade").map(waits_for).unwrap_or_default();
+            format!("{about}{upgrade}\n{}", session.rows(COLUMNS, nodes))
         }
         _ => output::json(&cluster),
     };
     Ok(output::write(&text)?)
+}
+
+/// What an upgrade waits for, a line each.
+fn waits_for(upgrade: &Value) -> String {
+    let Some(to) = upgrade.get("to") else {
+        return String::new();
+    };
+    let to = output::cell(Some(to));
+    let held_back = upgrade.get("held_back_by").and_then(Value::as_array);
+    let held_back: Vec<String> =
+        held_back.into_iter().flatten().map(|reason| output::whole_cell(Some(reason))).collect();
+    if !held_back.is_empty() {
+        let lines: String = held_back.iter().map(|reason| format!("  {reason}\n")).collect();
+        return format!("upgrade to version {to} is held back by\n{lines}");
+    }
+    match upgrade.get("automatic_in_ms").and_then(Value::as_u64) {
+        Some(wait_ms) => format!(
+            "upgrade to version {to} is finished in {} s, or now by `peat-gateway cluster upgrade`\n",
+            wait_ms.div_ceil(1000)
+        ),
+        None => format!("upgrade to version {to} waits for `peat-gateway cluster upgrade`\n"),
+    }
 }

@@ -92,7 +92,7 @@ pub(crate) fn cell(value: Option<&Value>) -> String {
 }
 
 /// Text that came from the network never reaches a terminal with control characters in it.
-fn whole_cell(value: Option<&Value>) -> String {
+pub(crate) fn whole_cell(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),

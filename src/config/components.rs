@@ -66,6 +66,9 @@ components! {
         election_timeout_ms_max: u64 = "450", "PEAT_ELECTION_TIMEOUT_MS_MAX", "election-timeout-ms-max";
         /// A snapshot is made after this many log entries.
         snapshot_entries: u64 = "20000", "PEAT_SNAPSHOT_ENTRIES", "snapshot-entries";
+        /// How long this node must have run before it agrees that an upgrade is finished without an operator,
+        /// milliseconds. Until an upgrade is finished, nodes can go back to the build before.
+        upgrade_delay_ms: u64 = "86400000", "PEAT_UPGRADE_DELAY_MS", "upgrade-delay-ms";
     }
 
     /// The observer of meshes, on the leader.

@@ -1,13 +1,13 @@
 //! The cluster's first settings, and the check that this node has the cluster's key.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peat_gateway_cluster::{Handle, ProposeError};
-use peat_gateway_state::command::{Fence, InitializeCluster};
+use peat_gateway_state::command::{FIRST_VERSION, Fence, InitializeCluster};
 use peat_gateway_state::query::settings;
 use peat_gateway_state::record::ClusterSettings;
-use peat_gateway_state::{Command, Outcome, VERSION};
+use peat_gateway_state::{Command, Outcome};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,6 +21,10 @@ const KEY_CHECK_TEXT: &[u8] = b"peat-gateway key check";
 const IDEMPOTENCY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// How long delivered journal rows are kept: so long can one look back by `journal tail`.
 const JOURNAL_RETENTION: Duration = Duration::from_secs(3600);
+/// How long the members of a new cluster may take to say which versions they support.
+const VERSIONS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before they are asked again.
+const VERSIONS_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before a key provider that doesn't answer is asked again.
 const PROVIDER_RETRY_DELAY: Duration = Duration::from_secs(2);
 
@@ -50,10 +54,11 @@ pub(super) async fn initialize(
     let settings = ClusterSettings {
         cluster_id,
         seal_domain,
-        version: VERSION,
+        version: first_version(handle).await,
         idempotency_retention_ms: milliseconds(IDEMPOTENCY_RETENTION),
         journal_retention_ms: milliseconds(JOURNAL_RETENTION),
         key_check,
+        upgrade: None,
     };
     let work = LeaderWork {
         handle: handle.clone(),
@@ -72,6 +77,24 @@ pub(super) async fn initialize(
         },
         Err(ProposeError::NotLeader) => Err("this node leads no more".into()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The version of a new cluster: what all its members support.
+///
+/// One that doesn't say so in time counts as one of the oldest: the version can be raised any time, and
+/// never lowered.
+async fn first_version(handle: &Handle) -> u16 {
+    let asked = Instant::now();
+    loop {
+        match handle.common_version(VERSIONS_TIMEOUT).await {
+            Ok(version) => return version,
+            Err(reason) if asked.elapsed() >= VERSIONS_TIMEOUT => {
+                warn!(reason, "the cluster begins with version {FIRST_VERSION}");
+                return FIRST_VERSION;
+            }
+            Err(_) => tokio::time::sleep(VERSIONS_PAUSE).await,
+        }
     }
 }
 
@@ -157,6 +180,8 @@ pub(super) fn watch_key_check(
 
 #[cfg(test)]
 mod tests {
+    use peat_gateway_state::VERSION;
+
     use super::*;
     use crate::keys::Kek;
 
@@ -172,6 +197,7 @@ mod tests {
             idempotency_retention_ms: 0,
             journal_retention_ms: 0,
             key_check: ring(1).seal(&binding, KEY_CHECK_TEXT).await.unwrap(),
+            upgrade: None,
         };
         assert!(check_key(&ring(1), &settings).await.is_ok());
         assert!(matches!(

@@ -216,6 +216,7 @@ fn cluster_config(config: &Config) -> ClusterConfig {
             election_timeout_min: Duration::from_millis(cluster.election_timeout_ms_min),
             election_timeout_max: Duration::from_millis(cluster.election_timeout_ms_max),
             snapshot_entries: cluster.snapshot_entries,
+            upgrade_delay: Duration::from_millis(cluster.upgrade_delay_ms),
             ..Timing::default()
         },
     }

@@ -57,6 +57,8 @@ operations! {
     ReadSettings = "settings:read" for Admin, Loopback, Open;
     /// Changes them.
     UpdateSettings = "settings:update" for Admin, Loopback, Open;
+    /// Finishes an upgrade: raises the cluster's version.
+    FinishUpgrade = "cluster:upgrade" for Admin, Loopback, Open;
     /// The cluster's audit chain.
     ReadClusterAudit = "cluster-audit:read" for Admin, Loopback, Open;
     /// Organisations.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use peat_gateway_cluster::{
-    Changes, Committed, Consistency, Handle, NodeStatus, ProposeError, ReadIndexError,
+    Changes, Committed, Consistency, Handle, NodeStatus, ProposeError, RaiseError, Raised,
+    ReadIndexError, Upgrade,
 };
 use peat_gateway_state::ids::NodeId;
-use peat_gateway_state::{Envelope, Reader};
+use peat_gateway_state::{Actor, Envelope, Reader};
 use tokio::sync::watch;
 
 /// A view of the state at one index. Holds back the deletion of old rows: drop it soon.
@@ -65,6 +66,19 @@ pub trait Cluster: Send + Sync + 'static {
     /// All members' status.
     fn members(&self, timeout: Duration) -> BoxFuture<'_, Vec<NodeStatus>>;
 
+    /// The cluster's version, as applied here.
+    fn cluster_version(&self) -> u16;
+
+    /// The upgrade that these members are in.
+    fn upgrade(&self, members: &[NodeStatus]) -> Option<Upgrade>;
+
+    /// Raises the cluster's version.
+    fn raise_version(
+        &self,
+        actor: Actor,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Raised, RaiseError>>;
+
     /// The leader as this node knows it.
     fn leader(&self) -> Option<NodeId>;
 
@@ -112,6 +126,22 @@ impl Cluster for Handle {
 
     fn members(&self, timeout: Duration) -> BoxFuture<'_, Vec<NodeStatus>> {
         Handle::members(self, timeout).boxed()
+    }
+
+    fn cluster_version(&self) -> u16 {
+        Handle::cluster_version(self)
+    }
+
+    fn upgrade(&self, members: &[NodeStatus]) -> Option<Upgrade> {
+        Handle::upgrade(self, members)
+    }
+
+    fn raise_version(
+        &self,
+        actor: Actor,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Raised, RaiseError>> {
+        Handle::raise_version(self, actor, timeout).boxed()
     }
 
     fn leader(&self) -> Option<NodeId> {

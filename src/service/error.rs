@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use peat_gateway_cluster::{ProposeError, ReadIndexError};
+use peat_gateway_state::outcome::code;
 use peat_gateway_state::{ReadError, Refusal, RefusalKind};
 use thiserror::Error;
 
@@ -123,6 +124,8 @@ impl From<Refusal> for Error {
             RefusalKind::Conflict => Kind::Conflict,
             RefusalKind::PreconditionFailed => Kind::PreconditionFailed,
             RefusalKind::TooMany => Kind::TooMany,
+            // Trying again doesn't help before somebody has finished the upgrade.
+            RefusalKind::Unavailable if refusal.code == code::VERSION_NOT_ENABLED => Kind::Conflict,
             RefusalKind::Fenced | RefusalKind::Unavailable => Kind::Unavailable,
         };
         let pointer = pointer_of(&refusal.code).map(str::to_owned);
@@ -151,6 +154,9 @@ impl From<ProposeError> for Error {
                 "overloaded",
                 format!("{error}; nothing happened, try again"),
             ),
+            ProposeError::TooNew { .. } => {
+                Self::new(Kind::Conflict, code::VERSION_NOT_ENABLED, error.to_string())
+            }
             ProposeError::TooLarge { .. } => {
                 Self::new(Kind::TooLarge, "too_large", error.to_string())
             }

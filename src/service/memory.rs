@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use peat_gateway_cluster::{
-    Changes, Committed, Consistency, NodeStatus, ProposeError, ReadIndexError, Role,
+    Changes, Committed, Consistency, NodeStatus, NodeVersions, ProposeError, RaiseError, Raised,
+    ReadIndexError, Role, Upgrade,
 };
 use peat_gateway_state::apply::Overlay;
 use peat_gateway_state::command::{ClaimEpoch, Fence, InitializeCluster};
@@ -16,7 +17,8 @@ use peat_gateway_state::hash::StateHash;
 use peat_gateway_state::ids::{Epoch, NodeId};
 use peat_gateway_state::record::ClusterSettings;
 use peat_gateway_state::{
-    Actor, Command, EntryPosition, Envelope, Outcome, ReadError, Reader, Space, apply, codec,
+    Actor, Command, EntryPosition, Envelope, Outcome, ReadError, Reader, Space, VERSION, apply,
+    codec,
 };
 use tokio::sync::watch;
 
@@ -89,10 +91,11 @@ impl Memory {
         let settings = ClusterSettings {
             cluster_id: [1; 16],
             seal_domain: [2; 16],
-            version: 1,
+            version: VERSION,
             idempotency_retention_ms: 3_600_000,
             journal_retention_ms: 0,
             key_check: Vec::new(),
+            upgrade: None,
         };
         memory.lead(Command::InitializeCluster(InitializeCluster { term: TERM, settings }));
         let claimed = memory.lead(Command::ClaimEpoch(ClaimEpoch { term: TERM, node: NODE }));
@@ -205,11 +208,35 @@ impl Cluster for Memory {
             last_log_index: state.index,
             state_hash: Some(state.hash.digest()),
             build_version: "test".to_owned(),
+            versions: Some(NodeVersions { min: 1, max: VERSION, agrees_in: Duration::ZERO }),
         }
     }
 
     fn members(&self, _timeout: Duration) -> BoxFuture<'_, Vec<NodeStatus>> {
         async move { vec![self.local_status()] }.boxed()
+    }
+
+    fn cluster_version(&self) -> u16 {
+        VERSION
+    }
+
+    fn upgrade(&self, _members: &[NodeStatus]) -> Option<Upgrade> {
+        None
+    }
+
+    fn raise_version(
+        &self,
+        _actor: Actor,
+        _timeout: Duration,
+    ) -> BoxFuture<'_, Result<Raised, RaiseError>> {
+        let raised = match self.has_no_leader.load(Ordering::Relaxed) {
+            true => Err(RaiseError::Unavailable("no leader is known".to_owned())),
+            false => {
+                let applied_index = self.state.lock().unwrap().index;
+                Ok(Raised { from: VERSION, to: VERSION, applied_index })
+            }
+        };
+        async move { raised }.boxed()
     }
 
     fn leader(&self) -> Option<NodeId> {

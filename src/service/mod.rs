@@ -31,6 +31,7 @@ pub mod sinks;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,17 @@ impl<T> Page<T> {
     }
 }
 
+impl Call {
+    /// Who asks, as the audit log names them.
+    fn actor(&self) -> Actor {
+        Actor {
+            principal: self.principal.name().to_owned(),
+            source: self.source.clone(),
+            request_id: self.request_id.clone(),
+        }
+    }
+}
+
 impl Service {
     /// Serves a running node.
     pub fn new(handle: Handle, keyring: Keyring, settings: Settings) -> Self {
@@ -139,12 +151,8 @@ impl Service {
 
     /// Proposes a client's command; a refusal becomes an error.
     async fn propose(&self, call: &Call, command: Command) -> Result<Reply<Outcome>, Error> {
-        let actor = Actor {
-            principal: call.principal.name().to_owned(),
-            source: call.source.clone(),
-            request_id: call.request_id.clone(),
-        };
-        let envelope = Envelope::new(actor, command).with_idempotency(call.idempotency.clone());
+        let envelope =
+            Envelope::new(call.actor(), command).with_idempotency(call.idempotency.clone());
         self.propose_envelope(&envelope).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peat_gateway_cluster::NodeStatus;
+use peat_gateway_cluster::{NodeStatus, Upgrade};
 use peat_gateway_state::ids::NodeId;
 
 use super::access::{Operation, authorize};
@@ -18,6 +18,10 @@ pub struct ClusterStatus {
     pub cluster_id: Option<[u8; 16]>,
     /// The leader as this node knows it.
     pub leader: Option<NodeId>,
+    /// The cluster's version, as applied on this node: commands up to it are used.
+    pub version: u16,
+    /// The upgrade that isn't finished; `None` where no member's build is newer than the cluster.
+    pub upgrade: Option<Upgrade>,
     /// All members.
     pub nodes: Vec<NodeStatus>,
 }
@@ -33,6 +37,8 @@ impl Service {
         let value = ClusterStatus {
             cluster_id: self.cluster.cluster_id(),
             leader: self.cluster.leader(),
+            version: self.cluster.cluster_version(),
+            upgrade: self.cluster.upgrade(&nodes),
             nodes,
         };
         Ok(Reply { value, index: self.applied_index() })
@@ -41,6 +47,11 @@ impl Service {
     /// This node's own status, for its metrics; asks nobody.
     pub fn local_status(&self) -> NodeStatus {
         self.cluster.local_status()
+    }
+
+    /// The cluster's version, as applied on this node; asks nobody.
+    pub fn cluster_version(&self) -> u16 {
+        self.cluster.cluster_version()
     }
 
     /// What this node has applied.

@@ -22,6 +22,7 @@ use peat_gateway_proto::cluster as proto;
 use tonic::{Code, Status};
 
 use super::inner::Inner;
+use super::versions::versions_from_wire;
 use crate::error::StartError;
 use crate::raft::Member;
 use crate::transport::peers::Peers;
@@ -181,6 +182,9 @@ impl Bootstrap {
             return Err(format!("{address}: it doesn't know the cluster token"));
         }
         let member = answer.member.ok_or_else(|| format!("{address}: its answer is incomplete"))?;
+        self.inner
+            .admits_version(versions_from_wire(answer.versions))
+            .map_err(|reason| format!("{address}: {reason}"))?;
         Ok(Found {
             address: address.to_owned(),
             node_id: answer.node_id,

@@ -18,6 +18,7 @@ use super::forward::Forwarder;
 use super::identity::Identity;
 use super::propose::{Attempt, ProposalLane};
 use super::read::{FindLeader, ReadRounds};
+use super::versions::KnownVersion;
 use crate::config::Timing;
 use crate::error::{ProposeError, ReadIndexError};
 use crate::handle::{Changes, Committed, Consistency, Leadership, View};
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     pub(super) leader_proposals: Semaphore,
     /// What this node had committed before it started is applied again.
     pub(super) recovered: AtomicBool,
+    /// When this node's build began to run, and the newest cluster version that it has seen.
+    pub(super) known_version: KnownVersion,
     /// What the bootstrap waits for; `None` once the cluster exists.
     pub(super) bootstrap: Mutex<Option<String>>,
 }
@@ -89,6 +92,7 @@ impl Inner {
         if envelope.command.is_leader_work() {
             return self.propose_leader_work(envelope, timeout).await;
         }
+        self.admit(&envelope.command).await?;
         let bytes = encode(envelope)?;
         let _place = self.proposals.try_acquire().map_err(|_| ProposeError::Overloaded)?;
         let deadline = Instant::now() + timeout;
@@ -126,6 +130,9 @@ impl Inner {
         if envelope.len() > ENVELOPE_BYTES_MAX {
             return Attempt::Nothing("the command is too large".to_owned());
         }
+        if let Err(reason) = self.admit_envelope(&envelope) {
+            return Attempt::Nothing(reason);
+        }
         match self.leader() {
             Some(leader) if leader == self.node_id() => {
                 self.lane.propose(envelope, None, Instant::now() + timeout).await
@@ -140,6 +147,7 @@ impl Inner {
         timeout: Duration,
     ) -> Result<Committed, ProposeError> {
         let fence = envelope.command.fence().ok_or(ProposeError::NotLeader)?;
+        self.admit(&envelope.command).await?;
         let bytes = encode(envelope)?;
         let leader = self.raft.as_leader().map_err(|_| ProposeError::NotLeader)?;
         if leader.term() != fence.term {

@@ -16,10 +16,12 @@ pub(crate) mod identity;
 pub(crate) mod inner;
 mod leadership;
 pub(crate) mod propose;
+pub(crate) mod raise;
 pub(crate) mod read;
 mod start;
 pub(crate) mod status;
 mod transfer;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,7 +22,8 @@ use super::identity::Identity;
 use super::inner::{Inner, LEADER_PROPOSALS_MAX, LeaderFinder, PROPOSALS_MAX, Raft};
 use super::propose::ProposalLane;
 use super::read::ReadRounds;
-use super::{Node, leadership};
+use super::versions::{self, KnownVersion};
+use super::{Node, leadership, raise};
 use crate::config::{ClusterConfig, Timing};
 use crate::error::StartError;
 use crate::handle::Leadership;
@@ -115,6 +116,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         proposals: Semaphore::new(PROPOSALS_MAX),
         leader_proposals: Semaphore::new(LEADER_PROPOSALS_MAX),
         recovered: AtomicBool::new(false),
+        known_version: KnownVersion::new(),
         bootstrap: Mutex::new(None),
         raft,
         store,
@@ -153,6 +155,8 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
     }
     tokio::spawn(early_election::run(inner.clone(), lost_leaders, shutdown.clone()));
     tokio::spawn(leadership::run(inner.clone(), leadership_sender, shutdown.clone()));
+    tokio::spawn(versions::keep_marked(inner.clone(), shutdown.clone()));
+    tokio::spawn(raise::raise_when_all_agree(inner.clone(), shutdown.clone()));
     tokio::spawn(watch_recovery(inner, shutdown));
     Ok(node)
 }

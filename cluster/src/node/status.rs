@@ -10,6 +10,7 @@ use peat_gateway_state::ids::{Hash32, NodeId};
 use tonic::{Response, Status};
 
 use super::inner::Inner;
+use super::versions::{versions_from_wire, versions_to_wire};
 use crate::handle::{NodeStatus, Role};
 use crate::raft::Member;
 use crate::transport::peers::Peer;
@@ -40,6 +41,7 @@ impl Inner {
             last_log_index: self.store.last_log_index(),
             state_hash: Some(state_hash),
             build_version: env!("CARGO_PKG_VERSION").to_owned(),
+            versions: Some(self.versions()),
         }
     }
 
@@ -64,6 +66,7 @@ async fn ask(peer: &Peer) -> Result<proto::StatusResponse, Status> {
 }
 
 fn status(node_id: u64, member: &Member, answer: Option<proto::StatusResponse>) -> NodeStatus {
+    let versions = answer.as_ref().map(|answer| versions_from_wire(answer.versions));
     let answer = answer.unwrap_or_default();
     NodeStatus {
         node_id: NodeId(node_id),
@@ -76,6 +79,7 @@ fn status(node_id: u64, member: &Member, answer: Option<proto::StatusResponse>) 
         last_log_index: answer.last_log_index,
         state_hash: <[u8; 32]>::try_from(answer.state_hash.as_ref()).ok().map(Hash32),
         build_version: answer.build_version,
+        versions,
     }
 }
 
@@ -90,6 +94,7 @@ pub(crate) fn to_wire(status: NodeStatus, leader: Option<NodeId>) -> proto::Stat
         state_hash: status.state_hash.map(|hash| hash.0.to_vec().into()).unwrap_or_default(),
         leader: leader.map(|leader| leader.0).unwrap_or_default(),
         build_version: status.build_version,
+        versions: status.versions.map(versions_to_wire),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  LOCK         held by the process that uses the directory
-//!  FORMAT       "peat-gateway data directory", format number
+//!  FORMAT       "peat-gateway data directory", format number, the cluster's version from 2 on
 //!  synced       what must be in the WAL after a crash, see `synced`
 //!  db/          RocksDB
 //!  snapshots/   snapshots on their way between nodes; removed at start
@@ -12,12 +12,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use peat_gateway_state::VERSION;
+use peat_gateway_state::command::FIRST_VERSION;
 use rustix::fs::FlockOperation;
 
 use crate::error::StartError;
 
-/// The format that this build writes.
-pub(super) const FORMAT: u32 = 1;
+/// The format of a directory of a cluster of version 1: builds from before there were versions read it.
+const FORMAT_FIRST: u32 = 1;
+/// The format from version 2 on: those builds refuse it. The version stands in the next line.
+const FORMAT: u32 = 2;
 /// The first line of `FORMAT`.
 const TITLE: &str = "peat-gateway data directory";
 /// What may stand in a directory that is new to us: a volume's own directory, and our lock.
@@ -87,7 +91,7 @@ impl Directory {
                         )));
                     }
                 }
-                let text = format!("{TITLE}\nformat {FORMAT}\n");
+                let text = format_text(FIRST_VERSION);
                 self.check(self.write_durably(&path, text.as_bytes()), "write FORMAT")
             }
             Err(error) => Err(self.refuse(format!("could not read FORMAT: {error}"))),
@@ -97,9 +101,15 @@ impl Directory {
     fn read_format(&self, text: &str) -> Result<(), StartError> {
         let mut lines = text.lines();
         let title = lines.next();
-        let format = lines.next().and_then(|line| line.strip_prefix("format "));
-        match (title, format.and_then(|number| number.parse::<u32>().ok())) {
-            (Some(TITLE), Some(FORMAT)) => Ok(()),
+        let mut number = |name: &str| {
+            lines.next().and_then(|line| line.strip_prefix(name)).and_then(|text| text.parse().ok())
+        };
+        match (title, number("format ")) {
+            (Some(TITLE), Some(FORMAT_FIRST)) => Ok(()),
+            (Some(TITLE), Some(FORMAT)) => match number("cluster version ") {
+                Some(version) => self.check_version(version),
+                None => Err(self.refuse("its FORMAT file lacks the cluster's version".to_owned())),
+            },
             (Some(TITLE), Some(newer)) if newer > FORMAT => Err(self.refuse(format!(
                 "its format is {newer}, this version of peat-gateway reads up to {FORMAT}; start \
                  the newer version that wrote it"
@@ -109,6 +119,29 @@ impl Directory {
                     .to_owned(),
             )),
         }
+    }
+
+    /// Refuses a directory of a cluster that this build is too old for.
+    pub(super) fn check_version(&self, version: u32) -> Result<(), StartError> {
+        if version <= u32::from(VERSION) {
+            return Ok(());
+        }
+        Err(self.refuse(format!(
+            "its cluster has version {version}, this build understands up to {VERSION}; start the \
+             newer build that ran here. Once a cluster's version is raised there is no way back to \
+             an older build, but for a restore of a backup that was made before"
+        )))
+    }
+
+    /// Notes the cluster's version where builds too old for it look before anything else. Durable when
+    /// it returns.
+    pub(super) fn mark_version(&self, version: u16) -> io::Result<()> {
+        let path = self.root.join("FORMAT");
+        // Never back: after a crash the state may lag behind what was noted.
+        if marked_version(&fs::read_to_string(&path)?) >= version {
+            return Ok(());
+        }
+        self.write_durably(&path, format_text(version).as_bytes())
     }
 
     fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -138,6 +171,20 @@ impl Directory {
     pub(super) fn refuse(&self, reason: String) -> StartError {
         StartError::DataDirectory { path: self.root.display().to_string(), reason }
     }
+}
+
+/// What FORMAT holds in a cluster of this version.
+fn format_text(version: u16) -> String {
+    match version {
+        ..=FIRST_VERSION => format!("{TITLE}\nformat {FORMAT_FIRST}\n"),
+        _ => format!("{TITLE}\nformat {FORMAT}\ncluster version {version}\n"),
+    }
+}
+
+/// The cluster's version that a FORMAT file notes.
+fn marked_version(text: &str) -> u16 {
+    let noted = text.lines().nth(2).and_then(|line| line.strip_prefix("cluster version "));
+    noted.and_then(|number| number.parse().ok()).unwrap_or(FIRST_VERSION)
 }
 
 /// Makes a directory's names durable.

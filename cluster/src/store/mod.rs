@@ -34,6 +34,7 @@ mod synced;
 pub(crate) mod tests;
 mod view;
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -53,6 +54,9 @@ pub(crate) use log::LogStore;
 pub(crate) use machine::Machine;
 pub(crate) use snapshot::{IncomingSnapshot, SnapshotData, SnapshotFile};
 pub use view::View;
+
+/// The format of the stored identity.
+const IDENTITY_FORMAT: u32 = 1;
 
 /// A node's storage. Cheap to clone; the database closes when the last clone, view and part is gone.
 #[derive(Clone)]
@@ -175,6 +179,15 @@ impl Store {
         self.inner.counters.read()
     }
 
+    /// Notes the cluster's version where a build that is too old for it looks first; durable when it
+    /// returns. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk failed; the state knows the version all the same.
+    pub(crate) fn mark_version(&self, version: u16) -> io::Result<()> {
+        self.inner.directory.mark_version(version)
+    }
+
     /// Begins to receive a snapshot from another node.
     ///
     /// # Errors
@@ -205,7 +218,7 @@ impl Inner {
 impl NodeIdentity {
     fn to_stored(self) -> proto::NodeIdentity {
         proto::NodeIdentity {
-            format: directory::FORMAT,
+            format: IDENTITY_FORMAT,
             node_id: self.node_id,
             cluster_id: self.cluster_id.map_or(Vec::new(), |id| id.to_vec()).into(),
         }
@@ -215,7 +228,7 @@ impl NodeIdentity {
         let invalid =
             |reason: &str| StoreError::Decode { what: "identity", reason: reason.to_owned() };
         let stored = proto::NodeIdentity::decode(bytes).map_err(StoreError::decode("identity"))?;
-        if stored.node_id == 0 || stored.format != directory::FORMAT {
+        if stored.node_id == 0 || stored.format != IDENTITY_FORMAT {
             return Err(invalid("it has no node id, or another format"));
         }
         let cluster_id = match stored.cluster_id.len() {

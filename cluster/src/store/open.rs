@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use peat_gateway_proto::stored as proto;
-use peat_gateway_state::{Family, codec};
+use peat_gateway_state::command::FIRST_VERSION;
+use peat_gateway_state::{Family, codec, query};
 use prost::Message;
 use rocksdb::{ColumnFamilyDescriptor, WriteBatch};
 use tokio::sync::watch;
@@ -61,6 +62,9 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let applied = position.applied.map_or(0, |id| id.index);
     let changes = Changes { applied, configuration: applied, journal: applied, cursors: applied };
     let view = View::take(&database, position).map_err(damaged)?;
+    let version = cluster_version(&view).map_err(damaged)?;
+    directory.check_version(version.into())?;
+    directory.check(directory.mark_version(version), "write FORMAT")?;
     let inner = Inner {
         flusher,
         log: Mutex::new(log),
@@ -76,6 +80,13 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
         database,
     };
     Ok(Opened { store: Store { inner: Arc::new(inner) }, was_new })
+}
+
+/// The cluster's version as of a view.
+pub(super) fn cluster_version(view: &View) -> Result<u16, StoreError> {
+    let settings = query::settings(view)
+        .map_err(|error| StoreError::Decode { what: "settings", reason: error.to_string() })?;
+    Ok(settings.map_or(FIRST_VERSION, |settings| settings.version))
 }
 
 fn open_database(

@@ -14,7 +14,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::admission::Admission;
 use super::token::{TokenKey, proves};
 use crate::node::inner::Inner;
-use crate::node::{forward, read, status};
+use crate::node::versions::versions_to_wire;
+use crate::node::{forward, raise, read, status};
 
 /// Answers between the state and one node's connection; proposals wait while it is full.
 const ANSWER_BUFFER: usize = 1_024;
@@ -51,6 +52,7 @@ impl Cluster for ClusterService {
                 name: member.name.clone(),
             }),
             token_proof: proof.as_bytes().to_vec().into(),
+            versions: Some(versions_to_wire(self.inner.versions())),
         }))
     }
 
@@ -132,6 +134,14 @@ impl Cluster for ClusterService {
         self.admission.check(request.metadata())?;
         let status = status::to_wire(self.inner.local_status(), self.inner.leader());
         Ok(Response::new(status))
+    }
+
+    async fn raise_version(
+        &self,
+        request: Request<proto::RaiseVersionRequest>,
+    ) -> Result<Response<proto::RaiseVersionResponse>, Status> {
+        self.admission.check(request.metadata())?;
+        Ok(Response::new(raise::answer_raise(&self.inner, request.into_inner()).await))
     }
 }
 

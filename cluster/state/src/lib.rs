@@ -40,8 +40,8 @@ pub use command::{Actor, Command, Envelope};
 pub use outcome::{Outcome, Refusal, RefusalKind};
 pub use space::{Family, ReadError, Reader, Space};
 
-/// The newest command and record version that this build understands.
+/// The newest version of commands and records that this build understands; it understands all before.
 ///
-/// A command newer than the lowest member's version is never proposed; a data directory written by a
-/// newer version is refused at start.
-pub const VERSION: u16 = 1;
+/// A command newer than the cluster's version is never proposed, and that is never above the lowest
+/// member's; a data directory of a newer cluster is refused at start. [`command::version`] says more.
+pub const VERSION: u16 = 2;

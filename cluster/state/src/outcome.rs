@@ -180,5 +180,7 @@ pub mod code {
         TOO_MANY_PEERS = "too_many_peers";
         /// One command records too many refusals.
         TOO_MANY_REFUSALS = "too_many_refusals";
+        /// The command needs a newer cluster version: an upgrade isn't finished yet.
+        VERSION_NOT_ENABLED = "version_not_enabled";
     }
 }

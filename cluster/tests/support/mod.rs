@@ -12,7 +12,7 @@ use peat_gateway_cluster::{
 use peat_gateway_state::command::{CreateOrganization, InitializeCluster};
 use peat_gateway_state::ids::OrgId;
 use peat_gateway_state::record::{ClusterSettings, OrganizationQuotas};
-use peat_gateway_state::{Actor, Command, Envelope, Outcome};
+use peat_gateway_state::{Actor, Command, Envelope, Outcome, VERSION};
 use tempfile::TempDir;
 
 /// How long a condition may take on a busy machine.
@@ -77,12 +77,16 @@ impl Cluster {
     }
 
     pub(crate) async fn of_three_with(change: impl Fn(&mut ClusterConfig)) -> Self {
+        Self::of_three_at(VERSION, change).await
+    }
+
+    pub(crate) async fn of_three_at(version: u16, change: impl Fn(&mut ClusterConfig)) -> Self {
         let mut cluster = Self::configured(3, change);
         for place in 0..3 {
             cluster.start(place).await;
         }
         cluster.wait_ready().await;
-        initialize(&cluster.running()).await;
+        initialize_at(&cluster.running(), version).await;
         cluster
     }
 
@@ -180,6 +184,11 @@ pub(crate) fn actor() -> Actor {
 
 /// Writes the cluster's settings by its first leader, as the gateway does.
 pub(crate) async fn initialize(handles: &[Handle]) {
+    initialize_at(handles, VERSION).await;
+}
+
+/// Writes the settings of a cluster of a version.
+pub(crate) async fn initialize_at(handles: &[Handle], version: u16) {
     let (handle, term) = wait("a node leads", || {
         let leading = handles.iter().find_map(|handle| match *handle.leadership().borrow() {
             Leadership::Leader { term, .. } => Some((handle.clone(), term)),
@@ -191,10 +200,11 @@ pub(crate) async fn initialize(handles: &[Handle]) {
     let settings = ClusterSettings {
         cluster_id: handle.cluster_id().unwrap(),
         seal_domain: [1; 16],
-        version: 1,
+        version,
         idempotency_retention_ms: 600_000,
         journal_retention_ms: 0,
         key_check: Vec::new(),
+        upgrade: None,
     };
     let command = Command::InitializeCluster(InitializeCluster { term, settings });
     let done = handle.propose_leader_work(&Envelope::new(actor(), command), TIMEOUT).await;

@@ -143,6 +143,21 @@ pub struct IdentifyResponse {
     /// The same hash over the challenge and the answering node's id: it knows the token too.
     #[prost(bytes = "bytes", tag = "4")]
     pub token_proof: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "20")]
+    pub versions: ::core::option::Option<NodeVersions>,
+}
+/// The versions of commands and records that a node's build understands. Where the message is absent
+/// it is a build from before versions were said, which understands 1.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeVersions {
+    #[prost(uint32, tag = "1")]
+    pub min: u32,
+    #[prost(uint32, tag = "2")]
+    pub max: u32,
+    /// How long until the node agrees that the cluster's version is raised without an operator, ms.
+    #[prost(uint64, tag = "3")]
+    pub agrees_in_ms: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -267,6 +282,58 @@ pub struct StatusResponse {
     pub leader: u64,
     #[prost(string, tag = "8")]
     pub build_version: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "20")]
+    pub versions: ::core::option::Option<NodeVersions>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseVersionRequest {
+    /// Who asks, for the audit log.
+    #[prost(string, tag = "1")]
+    pub principal: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub request_id: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseVersionResponse {
+    #[prost(oneof = "raise_version_response::Result", tags = "1, 2, 3, 4, 5")]
+    pub result: ::core::option::Option<raise_version_response::Result>,
+}
+/// Nested message and enum types in `RaiseVersionResponse`.
+pub mod raise_version_response {
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Raised(super::VersionRaised),
+        /// Nothing happened; the leader as this node knows it.
+        #[prost(message, tag = "2")]
+        NotLeader(super::NotLeader),
+        /// Nothing happened.
+        #[prost(string, tag = "3")]
+        Unavailable(::prost::alloc::string::String),
+        /// It may have happened.
+        #[prost(string, tag = "4")]
+        Unknown(::prost::alloc::string::String),
+        /// Nothing happened: members that don't support the version, or don't answer.
+        #[prost(string, tag = "5")]
+        HeldBack(::prost::alloc::string::String),
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VersionRaised {
+    #[prost(uint32, tag = "1")]
+    pub from: u32,
+    /// The same as `from` where there was nothing to raise.
+    #[prost(uint32, tag = "2")]
+    pub to: u32,
+    /// An index that contains it.
+    #[prost(uint64, tag = "3")]
+    pub applied_index: u64,
 }
 /// Generated client implementations.
 pub mod raft_client {
@@ -1150,6 +1217,34 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Raise the cluster's version to the newest that every member supports, on the leader. Done again it
+        /// changes nothing.
+        pub async fn raise_version(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaiseVersionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaiseVersionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/peat.gateway.cluster.v1.Cluster/RaiseVersion",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "RaiseVersion"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1203,6 +1298,15 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// Raise the cluster's version to the newest that every member supports, on the leader. Done again it
+        /// changes nothing.
+        async fn raise_version(
+            &self,
+            request: tonic::Request<super::RaiseVersionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaiseVersionResponse>,
+            tonic::Status,
+        >;
     }
     /// What followers ask of the leader, and nodes of each other before they are a cluster.
     #[derive(Debug)]
@@ -1486,6 +1590,51 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peat.gateway.cluster.v1.Cluster/RaiseVersion" => {
+                    #[allow(non_camel_case_types)]
+                    struct RaiseVersionSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::RaiseVersionRequest>
+                    for RaiseVersionSvc<T> {
+                        type Response = super::RaiseVersionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaiseVersionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::raise_version(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RaiseVersionSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -90,4 +90,7 @@ pub struct SnapshotHeader {
     pub state_hash: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "6")]
     pub rows: u64,
+    /// The cluster's version, with which its rows are to be understood. 0: 1.
+    #[prost(uint32, tag = "20")]
+    pub cluster_version: u32,
 }

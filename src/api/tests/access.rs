@@ -6,6 +6,7 @@ const PROTECTED: &[(&str, &str)] = &[
     ("GET", "/cluster/audit"),
     ("GET", "/cluster/settings"),
     ("PATCH", "/cluster/settings"),
+    ("POST", "/cluster/upgrade"),
     ("GET", "/openapi.json"),
     ("GET", "/orgs"),
     ("POST", "/orgs"),

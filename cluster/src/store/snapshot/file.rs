@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use peat_gateway_proto::stored as proto;
+use peat_gateway_state::command::FIRST_VERSION;
 use peat_gateway_state::hash::StateHash;
 use peat_gateway_state::{Family, codec};
 
 use super::Temporary;
-use super::format::{FORMAT, SnapshotWriter};
+use super::format::{SnapshotWriter, format_of};
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
 use crate::store::Inner;
 use crate::store::error::StoreError;
+use crate::store::open::cluster_version;
 use crate::store::view::View;
 use crate::wire::stored::{
     log_id_from_stored, log_id_to_stored, stored_membership_from_stored,
@@ -52,13 +54,15 @@ impl SnapshotFile {
             view.each_row(family, |key, value| writer.add(family, key, value))?;
         }
         let cluster_id = inner.identity().cluster_id.map_or(Vec::new(), |id| id.to_vec());
+        let version = cluster_version(view)?;
         let (header, file, bytes) = writer.finish(proto::SnapshotHeader {
-            format: FORMAT,
+            format: format_of(version),
             cluster_id: cluster_id.into(),
             last_applied: position.applied.as_ref().map(log_id_to_stored),
             membership: Some(stored_membership_to_stored(&position.membership)),
             state_hash: codec::encode(&position.hash).into(),
             rows: 0,
+            cluster_version: if version > FIRST_VERSION { version.into() } else { 0 },
         })?;
         Ok(Self::new(header, file, bytes, path))
     }

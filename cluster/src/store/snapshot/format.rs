@@ -15,15 +15,18 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use peat_gateway_proto::stored as proto;
+use peat_gateway_state::command::FIRST_VERSION;
 use peat_gateway_state::hash::StateHash;
-use peat_gateway_state::{Family, Space};
+use peat_gateway_state::{Family, Space, VERSION};
 use prost::Message;
 
 use super::{SnapshotFile, Temporary};
 use crate::store::error::StoreError;
 
-/// The format that this build writes.
-pub(super) const FORMAT: u32 = 1;
+/// The format of a snapshot of a cluster of version 1: builds from before there were versions read it.
+const FORMAT_FIRST: u32 = 1;
+/// The format from version 2 on: those builds refuse it. The header says the version.
+const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"PEATSNAP";
 /// Room for the header; a thousand members fit.
 const HEADER_REGION_BYTES: usize = 128 << 10;
@@ -34,6 +37,28 @@ const BLOCK_BYTES_MAX: usize = 64 << 20;
 /// Buffer of reads and writes.
 const BUFFER_BYTES: usize = 256 << 10;
 const TRAILER_BYTES: usize = 8 + blake3::OUT_LEN;
+
+/// The format of a snapshot of a cluster of this version.
+pub(super) fn format_of(version: u16) -> u32 {
+    if version > FIRST_VERSION { FORMAT } else { FORMAT_FIRST }
+}
+
+/// Refuses what this build is too old for.
+fn check_format(header: &proto::SnapshotHeader) -> Result<(), StoreError> {
+    let (format, version) = (header.format, header.cluster_version);
+    if !(FORMAT_FIRST..=FORMAT).contains(&format) {
+        return Err(StoreError::Snapshot(format!(
+            "its format is {format}, this version of peat-gateway reads up to {FORMAT}"
+        )));
+    }
+    if version > u32::from(VERSION) {
+        return Err(StoreError::Snapshot(format!(
+            "its cluster has version {version}, this build understands up to {VERSION}; use a newer \
+             build"
+        )));
+    }
+    Ok(())
+}
 
 /// Writes a snapshot file.
 pub(super) struct SnapshotWriter {
@@ -192,12 +217,7 @@ impl SnapshotReader {
         }
         let header = proto::SnapshotHeader::decode(&region[body_start..checksum_at])
             .map_err(|error| damaged(&format!("header: {error}")))?;
-        if header.format != FORMAT {
-            return Err(StoreError::Snapshot(format!(
-                "its format is {}, this version of peat-gateway reads {FORMAT}",
-                header.format
-            )));
-        }
+        check_format(&header)?;
         Ok(Self { file, bytes, header, region })
     }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use peat_gateway_state::VERSION;
+
 use super::{CLUSTER, open};
 use crate::store::Store;
 
@@ -26,9 +28,34 @@ fn a_second_user_of_the_directory_is_refused_until_the_first_has_closed_it() {
 fn a_newer_format_is_refused_and_the_message_says_what_to_start() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(directory.path()));
-    fs::write(directory.path().join("FORMAT"), "peat-gateway data directory\nformat 2\n").unwrap();
+    fs::write(directory.path().join("FORMAT"), "peat-gateway data directory\nformat 3\n").unwrap();
     let error = refusal(directory.path());
-    assert!(error.contains("format is 2") && error.contains("newer version"), "{error}");
+    assert!(error.contains("format is 3") && error.contains("newer version"), "{error}");
+}
+
+#[test]
+fn directory_of_a_newer_cluster_is_refused_and_one_of_this_version_is_marked() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let format = directory.path().join("FORMAT");
+    let written = || fs::read_to_string(&format).unwrap();
+    // What builds from before there were versions read, and what they refuse.
+    assert_eq!(written(), "peat-gateway data directory\nformat 1\n");
+    store.mark_version(1).unwrap();
+    assert_eq!(written(), "peat-gateway data directory\nformat 1\n");
+    store.mark_version(2).unwrap();
+    assert_eq!(written(), "peat-gateway data directory\nformat 2\ncluster version 2\n");
+    store.mark_version(1).unwrap();
+    assert!(written().contains("version 2"), "it goes back");
+    drop(store);
+    // A state that lags behind the mark doesn't take it back.
+    let store = open(directory.path());
+    assert!(written().contains("version 2"), "it goes back");
+    store.mark_version(VERSION + 1).unwrap();
+    drop(store);
+    let error = refusal(directory.path());
+    let version = format!("its cluster has version {}", VERSION + 1);
+    assert!(error.contains(&version) && error.contains("start the newer build"), "{error}");
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn initialize(index: u64) -> Entry {
         idempotency_retention_ms: 600_000,
         journal_retention_ms: 0,
         key_check: vec![],
+        upgrade: None,
     };
     command(index, Command::InitializeCluster(InitializeCluster { term: 1, settings }))
 }

@@ -78,7 +78,8 @@ impl Subject {
             | Command::CompactDocument(_)
             | Command::CommitCursors(_)
             | Command::TrimJournal(_)
-            | Command::RememberPeers(_) => return Ok(None),
+            | Command::RememberPeers(_)
+            | Command::RaiseVersion(_) => return Ok(None),
         };
         let existed = match &org {
             Some(org) => query::organization(overlay, org)?.is_some(),

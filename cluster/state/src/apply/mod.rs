@@ -27,6 +27,7 @@ mod settings;
 mod sink;
 mod staging;
 mod trim;
+mod version;
 mod work;
 
 pub use overlay::{Overlay, RowChange};
@@ -138,7 +139,11 @@ fn leader_work(
     fence: Fence,
     command: Command,
 ) -> Result<Applied, ApplyError> {
-    let (outcome, effects) = match fence::check(overlay, &entry, fence, &command)? {
+    let refused = match fence::check(overlay, &entry, fence, &command)? {
+        None => version::check(overlay, &command)?,
+        refused => refused,
+    };
+    let (outcome, effects) = match refused {
         Some(refusal) => (refusal.into(), Effects::default()),
         None => attempt(overlay, entry, |work| decide(work, actor, command))?,
     };
@@ -158,10 +163,14 @@ fn request(
         return Ok(Applied { outcome, index, effects: Effects::default() });
     }
     let subject = audit::Subject::of(overlay, &command)?;
-    let (outcome, effects) = match known {
-        idempotency::Known::Refused(refusal) => (refusal.into(), Effects::default()),
-        _ if query::settings(overlay)?.is_none() => (settings::missing(), Effects::default()),
-        _ => attempt(overlay, entry, |work| decide(work, actor, command))?,
+    let refused = match known {
+        idempotency::Known::Refused(refusal) => Some(refusal),
+        _ if query::settings(overlay)?.is_none() => Some(settings::not_initialized()),
+        _ => version::check(overlay, &command)?,
+    };
+    let (outcome, effects) = match refused {
+        Some(refusal) => (refusal.into(), Effects::default()),
+        None => attempt(overlay, entry, |work| decide(work, actor, command))?,
     };
     audit::record_request(overlay, &entry, actor, subject, &outcome)?;
     idempotency::keep(overlay, &entry, actor, idempotency, &outcome)?;
@@ -189,5 +198,6 @@ fn decide(work: &mut Work<'_>, actor: &Actor, command: Command) -> Decided {
         Command::CommitCursors(command) => cursors::commit(work, command),
         Command::TrimJournal(command) => trim::trim(work, &command),
         Command::RememberPeers(command) => peers::remember(work, command),
+        Command::RaiseVersion(command) => version::raise(work, actor, &command),
     }
 }

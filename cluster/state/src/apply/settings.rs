@@ -9,11 +9,6 @@ use crate::query;
 use crate::record::{AuditAction, ClusterKey, ClusterSettings};
 use crate::space::Space;
 
-/// The answer to every request before the cluster is initialised.
-pub(super) fn missing() -> Outcome {
-    not_initialized().into()
-}
-
 /// Writes the first settings; done again it changes nothing.
 pub(super) fn initialize(
     work: &mut Work<'_>,
@@ -32,7 +27,7 @@ pub(super) fn initialize(
 /// Changes settings.
 pub(super) fn update(work: &mut Work<'_>, command: &UpdateSettings) -> Decided {
     let Some(mut settings) = query::settings(&work.rows)? else {
-        return Ok(missing());
+        return Ok(not_initialized().into());
     };
     if let Some(retention_ms) = command.idempotency_retention_ms {
         if !IDEMPOTENCY_RETENTION_MS.contains(&retention_ms) {
@@ -51,16 +46,21 @@ pub(super) fn update(work: &mut Work<'_>, command: &UpdateSettings) -> Decided {
     if let Some(retention_ms) = command.journal_retention_ms {
         settings.journal_retention_ms = retention_ms;
     }
+    if command.upgrade.is_some() {
+        settings.upgrade = command.upgrade;
+    }
     write(work, &settings)?;
     Ok(Outcome::Done)
 }
 
-fn write(work: &mut Work<'_>, settings: &ClusterSettings) -> Decided<()> {
+/// Writes the settings; workers that wait for them look again.
+pub(super) fn write(work: &mut Work<'_>, settings: &ClusterSettings) -> Decided<()> {
     work.effects.configuration = true;
     Ok(work.rows.put_record(Space::Cluster, keys::cluster(ClusterKey::Settings), settings)?)
 }
 
-fn not_initialized() -> Refusal {
+/// The answer to every request before the cluster is initialised.
+pub(super) fn not_initialized() -> Refusal {
     Refusal::new(
         RefusalKind::Unavailable,
         code::NOT_INITIALIZED,

@@ -92,3 +92,17 @@ pub struct RememberPeers {
     #[n(3)]
     pub peers: Vec<Peer>,
 }
+
+/// Raises the cluster's version: from here on commands up to it are used, and older builds can't come
+/// back. To a version that the cluster has, or has passed, it changes nothing.
+///
+/// Proposed only when every member has said that it understands the version.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RaiseVersion {
+    /// Refused if stale.
+    #[n(0)]
+    pub fence: Fence,
+    /// The new version.
+    #[n(1)]
+    pub version: u16,
+}

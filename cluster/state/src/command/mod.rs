@@ -2,8 +2,9 @@
 //!
 //! A command is either a *request* of a client, proposed by any node and forwarded to the leader, or
 //! *leader work*, proposed only by the node that holds the epoch it carries, and never forwarded.
-//! A new variant gets the next number and a version; it is proposed only once every member reads it.
-//! A node that meets a variant it doesn't know stops: skipping it would make the nodes differ.
+//! A new variant gets the next number and a version; it is proposed only once every member reads it:
+//! [`version`] says how. A node that meets a variant it doesn't know stops: skipping it would make the nodes
+//! differ.
 
 mod formation;
 mod journal;
@@ -11,6 +12,7 @@ mod leader;
 mod organization;
 mod settings;
 mod sink;
+pub mod version;
 
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -21,8 +23,8 @@ pub use journal::{
     STAGED_BYTES_MAX, STAGED_PARTS_MAX, SavedForm, SequencedEvent, StagePart,
 };
 pub use leader::{
-    ClaimEpoch, CommitCursors, CursorAdvance, Fence, PEERS_PER_COMMAND_MAX, RememberPeers,
-    TrimJournal,
+    ClaimEpoch, CommitCursors, CursorAdvance, Fence, PEERS_PER_COMMAND_MAX, RaiseVersion,
+    RememberPeers, TrimJournal,
 };
 pub use organization::{CreateOrganization, DeleteOrganization, QuotaChanges, UpdateOrganization};
 pub use settings::{
@@ -30,6 +32,7 @@ pub use settings::{
     RefusalRecord, UpdateSettings,
 };
 pub use sink::{CreateSink, DeleteSink, UpdateSink};
+pub use version::FIRST_VERSION;
 
 use crate::ids::Hash32;
 
@@ -41,7 +44,7 @@ pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
 /// The leader's time stamp and the entry's position are outside, in [`crate::EntryPosition`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Envelope {
-    /// The version that introduced this command in this form; see [`crate::VERSION`].
+    /// What [`Command::minimum_version`] says; a build of an older version stops here.
     #[n(0)]
     pub version: u16,
     /// Who asked.
@@ -56,9 +59,18 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Wraps a command of this build's version.
+    /// Wraps a command, with the version that it needs.
     pub fn new(actor: Actor, command: Command) -> Self {
-        Self { version: crate::VERSION, actor, idempotency: None, command }
+        Self { version: command.minimum_version(), actor, idempotency: None, command }
+    }
+
+    /// Reads the version from the front of an encoded envelope; `None` if the bytes are no envelope.
+    ///
+    /// For who passes envelopes on and need not know what is in them.
+    pub fn version_of(bytes: &[u8]) -> Option<u16> {
+        let mut decoder = minicbor::Decoder::new(bytes);
+        decoder.array().ok()?;
+        decoder.u16().ok()
     }
 
     /// Adds a client's idempotency key.
@@ -141,6 +153,8 @@ pub enum Command {
     TrimJournal(#[n(0)] TrimJournal),
     #[n(39)]
     RememberPeers(#[n(0)] RememberPeers),
+    #[n(40)]
+    RaiseVersion(#[n(0)] RaiseVersion),
 }
 
 impl Command {
@@ -157,6 +171,7 @@ impl Command {
             Command::CommitCursors(c) => Some(c.fence),
             Command::TrimJournal(c) => Some(c.fence),
             Command::RememberPeers(c) => Some(c.fence),
+            Command::RaiseVersion(c) => Some(c.fence),
             _ => None,
         }
     }

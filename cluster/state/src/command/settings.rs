@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use super::Actor;
 use crate::ids::OrgId;
-use crate::record::ClusterSettings;
+use crate::record::{ClusterSettings, Upgrade};
 
 /// Writes the cluster's settings once, by its first leader. Done again it changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -18,7 +18,7 @@ pub struct InitializeCluster {
 }
 
 /// Changes settings; fields that are `None` stay.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct UpdateSettings {
     /// How long answers are kept for retries, ms: 60 000 to 86 400 000.
     #[n(0)]
@@ -26,6 +26,9 @@ pub struct UpdateSettings {
     /// How long delivered journal rows are kept, ms.
     #[n(1)]
     pub journal_retention_ms: Option<u64>,
+    /// Who finishes an upgrade. Needs version 2.
+    #[n(2)]
+    pub upgrade: Option<Upgrade>,
 }
 
 /// Most refusals in one [`RecordRefusals`]; more are refused with `too_many_refusals`.

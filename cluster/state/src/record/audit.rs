@@ -50,6 +50,9 @@ pub enum AuditAction {
     /// Requests were refused before they became commands; counted per source and minute.
     #[n(12)]
     Refused,
+    /// The cluster's version was raised.
+    #[n(13)]
+    RaiseVersion,
 }
 
 /// One entry. `hash` = SHA-256(previous hash ‖ CBOR of all other fields).

@@ -37,6 +37,22 @@ pub struct ClusterSettings {
     /// A known plaintext, sealed at initialisation: a node with a wrong key fails to open it and ends its start.
     #[cbor(n(5), with = "minicbor::bytes")]
     pub key_check: Vec<u8>,
+    /// Who finishes an upgrade; `None` is [`Upgrade::Auto`]. Never written below version 2.
+    #[n(6)]
+    pub upgrade: Option<Upgrade>,
+}
+
+/// Who raises the cluster's version when every member supports a newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Upgrade {
+    /// The leader, when every member has run the newer build for a while.
+    #[default]
+    #[n(0)]
+    Auto,
+    /// An operator.
+    #[n(1)]
+    Manual,
 }
 
 /// Who may do leader work.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use peat_gateway_state::apply::ApplyError;
-use peat_gateway_state::{Command, Envelope, codec};
+use peat_gateway_state::{Command, Envelope, VERSION, codec};
 
 use crate::samples;
 use crate::support::Cluster;
@@ -69,7 +69,7 @@ fn an_unknown_command_or_newer_version_stops_the_node() {
     let mut cluster = Cluster::with_acme();
     let before = cluster.rows.clone();
     let command = || make::rename_organization("acme", "x");
-    let newer = Envelope { version: 2, ..Envelope::new(make::actor("admin"), command()) };
+    let newer = Envelope { version: VERSION + 1, ..Envelope::new(make::actor("admin"), command()) };
     let mut trailing = codec::encode(&Envelope::new(make::actor("admin"), command()));
     trailing.push(0);
     // The command's number (2) is the fourth field's first item.

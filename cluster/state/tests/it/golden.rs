@@ -166,6 +166,7 @@ fn command_parts(samples: &mut Samples, fence: Fence) {
             Command::CreateSink(c) => samples.add("full", &c),
             Command::UpdateSink(c) => samples.add("full", &c),
             Command::DeleteSink(c) => samples.add("full", &c),
+            Command::UpdateSettings(c) if c.upgrade.is_some() => samples.add("upgrade", &c),
             Command::UpdateSettings(c) => samples.add("full", &c),
             Command::RecordRefusals(c) => {
                 samples.add("full", &c);
@@ -186,6 +187,7 @@ fn command_parts(samples: &mut Samples, fence: Fence) {
             }
             Command::TrimJournal(c) => samples.add("full", &c),
             Command::RememberPeers(c) => samples.add("full", &c),
+            Command::RaiseVersion(c) => samples.add("full", &c),
         }
     }
     let idempotency = Idempotency { key: "k".into(), request_digest: hash("body") };
@@ -252,7 +254,8 @@ fn records(samples: &mut Samples) {
         Action::DeleteFormation,
     ]);
     samples.add_variants(&[Action::CreateSink, Action::UpdateSink, Action::DeleteSink]);
-    samples.add_variants(&[Action::UpdateSettings]);
+    samples.add_variants(&[Action::UpdateSettings, Action::RaiseVersion]);
+    samples.add_variants(&[Upgrade::Auto, Upgrade::Manual]);
     let mut entry = AuditEntry {
         number: 2,
         time: 1_700_000_000_000,
@@ -269,6 +272,8 @@ fn records(samples: &mut Samples) {
     samples.add("full", &entry);
     samples.add("full", &AuditHead { number: 2, hash: entry.hash });
     samples.add("full", &make::settings());
+    let upgrade = Some(Upgrade::Manual);
+    samples.add("upgrade", &ClusterSettings { upgrade, ..make::settings() });
     samples.add("full", &ClusterEpoch { epoch: Epoch(300), node: NodeId(7), term: 3 });
     samples.add("full", &ClusterClock { now: 1_700_000_000_000, forgotten_before: 5 });
     let outcome = codec::encode(&Outcome::Done);

@@ -14,3 +14,4 @@ mod refusals;
 mod requests;
 mod samples;
 mod support;
+mod versions;

@@ -63,7 +63,7 @@ fn requests() -> Vec<Case> {
     let retention = |retention_ms| {
         Command::UpdateSettings(UpdateSettings {
             idempotency_retention_ms: Some(retention_ms),
-            journal_retention_ms: None,
+            ..UpdateSettings::default()
         })
     };
     let mut cases = vec![
@@ -256,6 +256,8 @@ const SHOWN_ELSEWHERE: &[&str] = &[
     code::JOURNAL_FULL,
     // here
     code::NOT_INITIALIZED,
+    // versions.rs
+    code::VERSION_NOT_ENABLED,
 ];
 
 #[test]

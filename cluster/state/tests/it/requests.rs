@@ -4,7 +4,7 @@ use peat_gateway_state::audit::entry_hash;
 use peat_gateway_state::query::{self, AuditFault, AuditVerdict};
 use peat_gateway_state::record::*;
 use peat_gateway_state::space::Space;
-use peat_gateway_state::{Command, Outcome, codec, keys};
+use peat_gateway_state::{Command, Outcome, VERSION, codec, keys};
 
 use crate::support::make::{self, app, org, sink_id};
 use crate::support::{Cluster, Rows};
@@ -272,8 +272,14 @@ fn settings_keep_what_a_change_does_not_name() {
     let change = peat_gateway_state::command::UpdateSettings {
         idempotency_retention_ms: None,
         journal_retention_ms: Some(5),
+        upgrade: Some(Upgrade::Manual),
     };
     cluster.done(Command::UpdateSettings(change));
-    let expected = ClusterSettings { journal_retention_ms: 5, ..make::settings() };
+    let expected = ClusterSettings {
+        version: VERSION,
+        journal_retention_ms: 5,
+        upgrade: Some(Upgrade::Manual),
+        ..make::settings()
+    };
     assert_eq!(query::settings(&cluster.rows).unwrap(), Some(expected));
 }

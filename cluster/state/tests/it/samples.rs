@@ -97,6 +97,14 @@ pub(crate) fn commands(fence: Fence) -> Vec<(&'static str, Command)> {
             Command::UpdateSettings(UpdateSettings {
                 idempotency_retention_ms: Some(60_000),
                 journal_retention_ms: None,
+                upgrade: None,
+            }),
+        ),
+        (
+            "UpdateSettings-upgrade",
+            Command::UpdateSettings(UpdateSettings {
+                upgrade: Some(Upgrade::Manual),
+                ..UpdateSettings::default()
             }),
         ),
         ("RecordRefusals", Command::RecordRefusals(RecordRefusals { refusals })),
@@ -157,6 +165,10 @@ pub(crate) fn commands(fence: Fence) -> Vec<(&'static str, Command)> {
         ),
         ("CommitCursors", make::commit(fence, vec![make::advance("acme", "S1", 0, &[(2, 3)])])),
         ("TrimJournal", make::trim(fence, "acme", 0)),
+        (
+            "RaiseVersion",
+            Command::RaiseVersion(RaiseVersion { fence, version: peat_gateway_state::VERSION }),
+        ),
         ("RememberPeers", make::remember(fence, "acme", "alpha", vec![make::peer(1, 5)])),
     ]
 }

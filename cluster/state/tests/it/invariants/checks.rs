@@ -32,6 +32,7 @@ impl Checks {
         assert_eq!(cluster.hash.digest(), rows.hash().digest(), "the state hash");
         audit_has_its_entries(before, envelope, applied, cluster);
         clock_moves_forward(before, cluster);
+        nothing_is_newer_than_the_cluster(before, envelope, applied, rows);
         kept_answers_and_expiries_match(rows);
         mesh_ids_match_formations(rows);
         for id in ORGS.map(org) {
@@ -66,6 +67,25 @@ impl Checks {
                 }
             }
         }
+    }
+}
+
+/// The version never goes down, and what needs a newer one is refused, but for what sets it.
+fn nothing_is_newer_than_the_cluster(
+    before: &Rows,
+    envelope: &Envelope,
+    applied: &Applied,
+    rows: &Rows,
+) {
+    let settings =
+        |rows| query::settings(rows).expect("rows in memory are read").expect("are there");
+    let (old, new) = (settings(before), settings(rows));
+    assert!(new.version >= old.version, "the version went down");
+    assert!(new.version > 1 || new.upgrade.is_none(), "version 1 doesn't know the setting");
+    let too_new = envelope.version > old.version && !envelope.command.sets_version();
+    // The answer to a retry may be of a time when the version was lower, never the other way round.
+    if too_new {
+        assert!(matches!(applied.outcome, Outcome::Refused(_)), "{envelope:?}: {applied:?}");
     }
 }
 
@@ -111,6 +131,10 @@ fn audit_has_its_entries(before: &Rows, envelope: &Envelope, applied: &Applied, 
         _ if repeated => 0,
         Command::RecordRefusals(c) if !refused => c.refusals.len(),
         Command::ClaimEpoch(_) => usize::from(!refused),
+        Command::RaiseVersion(c) => {
+            let settings = query::settings(before).expect("rows in memory are read");
+            usize::from(!refused && settings.is_some_and(|before| c.version > before.version))
+        }
         command => usize::from(!command.is_leader_work()),
     };
     let written = cluster.rows.of(Space::Audit).len() - before.of(Space::Audit).len();

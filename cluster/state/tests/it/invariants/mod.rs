@@ -5,9 +5,9 @@ mod steps;
 
 use std::collections::BTreeSet;
 
-use peat_gateway_state::Outcome;
 use peat_gateway_state::outcome::RefusalKind;
 use peat_gateway_state::space::Space;
+use peat_gateway_state::{Outcome, VERSION};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -26,7 +26,10 @@ fn run(
     steps: &[Step],
     mut check: impl FnMut(&Rows, &peat_gateway_state::Envelope, &peat_gateway_state::Applied, &Cluster),
 ) -> Cluster {
-    let mut cluster = Cluster::with_acme();
+    let mut cluster = Cluster::with_acme_at(match steps {
+        [first, ..] => first.first_version(),
+        [] => VERSION,
+    });
     for step in steps {
         let envelope = step.envelope(&mut cluster);
         let before = cluster.rows.clone();
@@ -93,8 +96,8 @@ fn generated_steps_get_every_kind_of_command_done() {
             }
         });
     }
-    // The cluster is initialised from the beginning, and two requests leave only what every one may.
-    let invisible = ["InitializeCluster", "UpdateSettings", "RecordRefusals"];
+    // The cluster is initialised from the beginning, and some leave only what every one may.
+    let invisible = ["InitializeCluster", "UpdateSettings", "RecordRefusals", "RaiseVersion"];
     let all: BTreeSet<String> = crate::samples::commands(Cluster::new().fence())
         .into_iter()
         .map(|(label, _)| label.split('-').next().unwrap_or(label).to_owned())

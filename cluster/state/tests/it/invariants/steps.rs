@@ -3,7 +3,7 @@
 use peat_gateway_state::command::*;
 use peat_gateway_state::ids::NodeId;
 use peat_gateway_state::record::*;
-use peat_gateway_state::{Command, Envelope, query};
+use peat_gateway_state::{Command, Envelope, VERSION, query};
 use proptest::prelude::*;
 
 use crate::support::Cluster;
@@ -44,6 +44,7 @@ pub(crate) enum Action {
     UpdateSink,
     DeleteSink,
     Settings,
+    RaiseVersion,
     Refusals,
     Initialize,
     Claim,
@@ -82,6 +83,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Action::UpdateSink),
         1 => Just(Action::DeleteSink),
         1 => Just(Action::Settings),
+        1 => Just(Action::RaiseVersion),
         1 => Just(Action::Refusals),
         1 => Just(Action::Initialize),
         1 => Just(Action::Claim),
@@ -105,6 +107,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Step {
+    /// The version with which a cluster begins whose first step this is.
+    pub(crate) fn first_version(&self) -> u16 {
+        if self.number % 4 == 0 { 1 } else { VERSION }
+    }
+
     /// Moves the clock and returns what the step proposes in this state.
     pub(crate) fn envelope(&self, cluster: &mut Cluster) -> Envelope {
         cluster.now = cluster.now.saturating_add_signed(self.clock);
@@ -165,7 +172,11 @@ impl Step {
             Action::Settings => Command::UpdateSettings(UpdateSettings {
                 idempotency_retention_ms: Some(59_990 + number * 2),
                 journal_retention_ms: Some(number),
+                upgrade: (number % 2 == 0).then_some(Upgrade::Manual),
             }),
+            Action::RaiseVersion => {
+                Command::RaiseVersion(RaiseVersion { fence, version: 1 + (number % 2) as u16 })
+            }
             Action::Refusals => make::refusals(&[Some(org_id), None]),
             Action::Initialize => Command::InitializeCluster(InitializeCluster {
                 term: cluster.term,

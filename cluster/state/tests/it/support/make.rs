@@ -43,6 +43,7 @@ pub(crate) fn settings() -> ClusterSettings {
         idempotency_retention_ms: 60_000,
         journal_retention_ms: 0,
         key_check: vec![3; 4],
+        upgrade: None,
     }
 }
 

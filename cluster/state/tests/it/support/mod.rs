@@ -10,8 +10,11 @@ use peat_gateway_state::apply::{Overlay, RowChange};
 use peat_gateway_state::command::{ClaimEpoch, Fence, InitializeCluster};
 use peat_gateway_state::hash::StateHash;
 use peat_gateway_state::ids::{Epoch, NodeId};
+use peat_gateway_state::record::ClusterSettings;
 use peat_gateway_state::space::{ReadError, Reader, Space};
-use peat_gateway_state::{Applied, Command, EntryPosition, Envelope, Outcome, apply, codec};
+use peat_gateway_state::{
+    Applied, Command, EntryPosition, Envelope, Outcome, VERSION, apply, codec,
+};
 
 /// All rows of a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,15 +107,25 @@ impl Cluster {
 
     /// A state with settings and an epoch.
     pub(crate) fn new() -> Self {
+        Self::new_at(VERSION)
+    }
+
+    /// The same, of a version.
+    pub(crate) fn new_at(version: u16) -> Self {
         let mut cluster = Self::empty();
-        cluster.initialize();
+        cluster.initialize_at(version);
         cluster.claim();
         cluster
     }
 
     /// A state with the organisation `acme`, its formation `alpha` and its file sink `S1`.
     pub(crate) fn with_acme() -> Self {
-        let mut cluster = Self::new();
+        Self::with_acme_at(VERSION)
+    }
+
+    /// The same, of a version.
+    pub(crate) fn with_acme_at(version: u16) -> Self {
+        let mut cluster = Self::new_at(version);
         cluster.done(make::create_organization("acme"));
         cluster.done(make::create_formation("acme", "alpha", "00000001"));
         cluster.done(make::create_sink("acme", "S1"));
@@ -121,7 +134,12 @@ impl Cluster {
 
     /// Writes the first settings.
     pub(crate) fn initialize(&mut self) -> Applied {
-        let settings = make::settings();
+        self.initialize_at(VERSION)
+    }
+
+    /// Writes the first settings of a cluster of this version.
+    pub(crate) fn initialize_at(&mut self, version: u16) -> Applied {
+        let settings = ClusterSettings { version, ..make::settings() };
         self.send(Command::InitializeCluster(InitializeCluster { term: self.term, settings }))
     }
 
