@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::membership::MembershipConfig;
+
 /// A node's part in a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
@@ -26,6 +28,8 @@ pub struct ClusterConfig {
     pub peer_tls: Option<PeerTls>,
     /// Raft timing and limits.
     pub timing: Timing,
+    /// How nodes come to be members.
+    pub membership: MembershipConfig,
 }
 
 /// Files of the mutual TLS between nodes, PEM.

@@ -101,6 +101,17 @@ pub enum StartError {
         /// The last index that was synced.
         synced: u64,
     },
+    /// The node of this data directory was removed from its cluster.
+    #[error(
+        "{reason}: the data directory {path} is never used again. To bring this machine back, start \
+         with an empty data directory and PEAT_JOIN, or peat-gateway cluster join"
+    )]
+    Removed {
+        /// Which.
+        path: String,
+        /// What it says.
+        reason: String,
+    },
     /// The peer listener could not start.
     #[error("could not listen for peers on {address}")]
     Listen {

@@ -8,7 +8,9 @@ use peat_gateway_state::{Actor, Envelope, Outcome};
 use tokio::sync::watch;
 
 use crate::error::{ProposeError, RaiseError, ReadIndexError};
+use crate::membership::{MembershipChanged, MembershipError, MembershipOrder, MembershipView};
 use crate::node::inner::Inner;
+use crate::node::membership::{Order, Request};
 pub use crate::store::{StorageCounts, View};
 
 /// A running node's handle.
@@ -95,18 +97,30 @@ pub struct NodeStatus {
     pub peer_address: String,
     /// What it does.
     pub role: Role,
+    /// Whether it has a vote.
+    pub voter: bool,
+    /// Whether it answered.
+    pub reachable: bool,
     /// Its Raft term.
     pub term: u64,
     /// What it has applied.
     pub applied_index: u64,
     /// The end of its log.
     pub last_log_index: u64,
+    /// Up to where its log is known to match the leader's; `None` where no leader says so.
+    pub matched_index: Option<u64>,
+    /// Entries that it lacks of the leader's log.
+    pub lag: Option<u64>,
+    /// Milliseconds since it last answered the leader's heartbeat; `None` on the leader itself.
+    pub last_contact_ms: Option<u64>,
     /// Hash of its state at `applied_index`; `None` while it is down.
     pub state_hash: Option<Hash32>,
     /// The build it runs; empty while it is down.
     pub build_version: String,
     /// What that build understands; `None` while it is down.
     pub versions: Option<NodeVersions>,
+    /// Why it didn't answer, and what to do.
+    pub problem: Option<String>,
 }
 
 /// The versions of commands and records that a node's build understands.
@@ -254,6 +268,48 @@ impl Handle {
         timeout: Duration,
     ) -> Result<Raised, RaiseError> {
         self.inner.raise_version(actor, timeout).await
+    }
+
+    /// Changes who belongs to the cluster, or hands leadership on: here if this node leads, else at the
+    /// leader. `expected` is the membership's log index that the order was decided on.
+    ///
+    /// # Errors
+    /// See [`MembershipError`]. Dropping the future leaves the outcome unknown.
+    pub async fn change_members(
+        &self,
+        order: MembershipOrder,
+        actor: Actor,
+        expected: Option<u64>,
+        timeout: Duration,
+    ) -> Result<MembershipChanged, MembershipError> {
+        let request = Request { order: Order::Asked(order), actor, expected };
+        self.inner.change_members(request, timeout).await
+    }
+
+    /// The members as this node knows them.
+    pub fn membership(&self) -> MembershipView {
+        self.inner.membership_view()
+    }
+
+    /// Makes the cluster that a waiting node's configuration describes: of its first members, or of
+    /// this node alone.
+    ///
+    /// # Errors
+    /// Refused where this node belongs to a cluster; unavailable where others are missing still.
+    pub async fn found(&self, timeout: Duration) -> Result<(), MembershipError> {
+        self.inner.found_cluster(timeout).await
+    }
+
+    /// Has a waiting node ask the members at these addresses to be taken in.
+    ///
+    /// # Errors
+    /// Refused where this node belongs to a cluster; unavailable where no member takes it in.
+    pub async fn join(
+        &self,
+        addresses: &[String],
+        timeout: Duration,
+    ) -> Result<(), MembershipError> {
+        self.inner.join_on_order(addresses, timeout).await
     }
 
     /// The leader as this node knows it.

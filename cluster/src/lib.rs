@@ -17,6 +17,7 @@
 //!
 //! * [`config`]: what a node is told at start.
 //! * [`node`]: the life of a node: open, bootstrap or rejoin, run, stop.
+//! * [`membership`]: who belongs to the cluster.
 //! * [`handle`]: what the rest of the gateway sees.
 //! * [`store`]: the RocksDB layout, group commit, recovery, snapshots.
 //! * [`wire`]: our own encodings, on disk and between nodes.
@@ -25,6 +26,7 @@
 pub mod config;
 pub mod error;
 pub mod handle;
+pub mod membership;
 pub mod node;
 mod raft;
 pub mod store;
@@ -36,5 +38,9 @@ pub use error::{ProposeError, RaiseError, ReadIndexError, StartError};
 pub use handle::{
     Changes, Committed, Consistency, Handle, Leadership, NodeStatus, NodeVersions, Raised, Role,
     StorageCounts, Upgrade, View,
+};
+pub use membership::{
+    Departure, MembershipChanged, MembershipConfig, MembershipError, MembershipOrder,
+    MembershipView,
 };
 pub use node::Node;

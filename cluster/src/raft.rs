@@ -14,6 +14,8 @@ pub(crate) struct Member {
     pub http_address: String,
     /// What the operator calls it.
     pub name: String,
+    /// A learner that only an operator promotes.
+    pub learner_only: bool,
 }
 
 /// A command in the log: the leader's stamp and the encoded envelope, never decoded on the way.

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use peat_gateway_cluster::{NodeStatus, Role};
 use peat_gateway_state::command::UpdateSettings;
-use peat_gateway_state::record::ClusterSettings;
+use peat_gateway_state::record::{ClusterSettings, RemovedNode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -36,6 +36,36 @@ struct ClusterView {
     upgrade: Option<UpgradeView>,
     /// All members.
     nodes: Vec<NodeView>,
+    /// The membership as this node knows it: the header `ETag`, which an order's `If-Match` may name.
+    membership: u64,
+    /// Whether a change of members is under way: two sets of voters must agree.
+    joint: bool,
+    /// Nodes that were removed and never come back under their ids.
+    removed: Vec<RemovedView>,
+}
+
+/// A node that was removed.
+#[derive(Serialize, ToSchema)]
+struct RemovedView {
+    /// 16 hexadecimal digits.
+    node_id: String,
+    /// What the operator called it.
+    name: String,
+    /// `host:port` of its peer listener.
+    peer_address: String,
+    /// Unix time in ms.
+    removed_at: u64,
+}
+
+impl From<RemovedNode> for RemovedView {
+    fn from(node: RemovedNode) -> Self {
+        Self {
+            node_id: node.node.to_string(),
+            name: node.name,
+            peer_address: node.peer_address,
+            removed_at: node.removed_at,
+        }
+    }
 }
 
 /// A node.
@@ -51,18 +81,30 @@ struct NodeView {
     peer_address: String,
     /// `leader`, `follower`, `candidate`, `learner` or `down`.
     role: &'static str,
+    /// Whether it has a vote; one without is a learner.
+    voter: bool,
+    /// Whether it answered this node in time.
+    reachable: bool,
     /// Its Raft term.
     term: u64,
     /// What it has applied.
     applied_index: u64,
     /// The end of its log.
     last_log_index: u64,
+    /// Up to where its log matches the leader's; null where no leader answers.
+    matched_index: Option<u64>,
+    /// Entries that it lacks of the leader's log; null where no leader answers.
+    lag: Option<u64>,
+    /// Milliseconds since it answered the leader's heartbeat; null on the leader, and where it never did.
+    last_contact_ms: Option<u64>,
     /// Hash of its state at `applied_index`, hexadecimal; null while it is down.
     state_hash: Option<String>,
     /// The build that it runs; empty while it is down.
     build_version: String,
     /// The oldest and the newest cluster version that its build understands; null while it is down.
     supports: Option<[u16; 2]>,
+    /// Why it didn't answer, and what to do; null where it did.
+    problem: Option<String>,
 }
 
 impl From<NodeStatus> for NodeView {
@@ -80,12 +122,18 @@ impl From<NodeStatus> for NodeView {
             address: node.http_address,
             peer_address: node.peer_address,
             role,
+            voter: node.voter,
+            reachable: node.reachable,
             term: node.term,
             applied_index: node.applied_index,
             last_log_index: node.last_log_index,
+            matched_index: node.matched_index,
+            lag: node.lag,
+            last_contact_ms: node.last_contact_ms,
             state_hash: node.state_hash.map(|hash| hash.to_string()),
             build_version: node.build_version,
             supports: node.versions.map(|versions| [versions.min, versions.max]),
+            problem: node.problem,
         }
     }
 }
@@ -131,13 +179,18 @@ struct SettingsPatch {
 #[utoipa::path(get, path = "/cluster", tag = "cluster", responses((status = 200, body = ClusterView)))]
 async fn get_cluster(State(api): State<Api>, ask: Ask<()>) -> Answer<ClusterView> {
     let reply = api.service.cluster_status(&ask.call).await?;
+    let index = reply.value.membership.index;
     Ok(Shown::of(reply, |status: ClusterStatus| ClusterView {
         cluster_id: status.cluster_id.map(hex::encode),
         leader: status.leader.map(|leader| leader.to_string()),
         version: status.version,
         upgrade: status.upgrade.map(UpgradeView::from),
         nodes: status.nodes.into_iter().map(NodeView::from).collect(),
-    }))
+        membership: status.membership.index,
+        joint: status.membership.joint,
+        removed: status.membership.removed.into_iter().map(RemovedView::from).collect(),
+    })
+    .tagged(index))
 }
 
 /// Shows the settings that all nodes share.

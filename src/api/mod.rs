@@ -20,6 +20,7 @@ mod formations;
 mod health;
 mod journal;
 mod layers;
+mod members;
 mod metrics;
 mod openapi;
 mod organizations;
@@ -168,6 +169,7 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(health::routes())
         .merge(cluster::routes())
         .merge(upgrade::routes())
+        .merge(members::routes())
         .merge(organizations::routes())
         .merge(formations::routes())
         .merge(documents::routes())

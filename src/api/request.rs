@@ -155,6 +155,18 @@ impl<T: DeserializeOwned> Readable for Body<T> {
     }
 }
 
+/// A JSON body, or none: then the type's default.
+pub(super) struct BodyOrNothing<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> Readable for BodyOrNothing<T> {
+    fn read(headers: &HeaderMap, bytes: &Bytes) -> Result<Self, Error> {
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        Body::read(headers, bytes).map(|Body(value)| Self(value))
+    }
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();

@@ -2,10 +2,10 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::output::{Column, Format};
-use super::{Call, Connection, Failure, Session, output};
+use super::{Call, Connection, Exit, Failure, Session, output, upgrade};
 use crate::config::Process;
 
 /// Arguments of `cluster`.
@@ -19,44 +19,90 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Show the nodes, who leads, and what an upgrade waits for
+    /// Show the nodes, who leads and what an upgrade waits for; fails with code 6 where nobody leads
     Status,
     /// Finish an upgrade: from then on no older build can come back
     Upgrade,
     /// Show the settings that all nodes share, or change those that are named
-    Settings(Changes),
+    Settings(upgrade::Changes),
+    /// Make the cluster that a waiting node's configuration describes (PEAT_BOOTSTRAP=wait)
+    Init,
+    /// Have a waiting node join the cluster of the members at these addresses (PEAT_BOOTSTRAP=wait)
+    Join {
+        /// host:port of members' peer listeners
+        #[arg(required = true, value_name = "ADDRESS")]
+        addresses: Vec<String>,
+    },
+    /// Take the node that waits at an address in; it gets a vote when it has caught up
+    Add {
+        /// host:port of its peer listener
+        #[arg(value_name = "ADDRESS")]
+        peer_address: String,
+        /// Leave it without a vote until `cluster promote`
+        #[arg(long)]
+        learner_only: bool,
+        #[command(flatten)]
+        expected: Expected,
+    },
+    /// Give a node that has caught up a vote
+    Promote {
+        /// Its id or its name, as `cluster status` shows them
+        node: String,
+        /// Remove this member in the same change: the new node takes its place
+        #[arg(long, value_name = "NODE")]
+        replaces: Option<String>,
+        #[command(flatten)]
+        expected: Expected,
+    },
+    /// Remove a node for good: its process ends, its id never comes back
+    Remove {
+        /// Its id or its name, as `cluster status` shows them
+        node: String,
+        /// Remove it although the voters that answer are too few without it
+        #[arg(long, requires = "reason")]
+        force: bool,
+        /// Why it is forced; stands in the audit log
+        #[arg(long, requires = "force", value_name = "WHY")]
+        reason: Option<String>,
+        #[command(flatten)]
+        expected: Expected,
+    },
+    /// Hand leadership on
+    Transfer {
+        /// To this node; without it: to whoever is closest to the leader
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+        #[command(flatten)]
+        expected: Expected,
+    },
 }
 
 #[derive(Args, Debug)]
-struct Changes {
-    /// Who finishes an upgrade: the leader by itself, or an operator; needs cluster version 2
-    #[arg(long, value_parser = ["auto", "manual"])]
-    upgrade: Option<String>,
-    /// How long answers are kept for retries, ms
-    #[arg(long, value_name = "MS")]
-    idempotency_retention_ms: Option<u64>,
-    /// How long delivered journal rows are kept, ms
-    #[arg(long, value_name = "MS")]
-    journal_retention_ms: Option<u64>,
+struct Expected {
+    /// Refuse unless this is the membership, as `cluster status` shows it
+    #[arg(long, value_name = "MEMBERSHIP")]
+    expect: Option<u64>,
 }
 
 const COLUMNS: &[Column] = &[
     ("NODE", "/node_id"),
     ("NAME", "/name"),
     ("ADDRESS", "/address"),
+    ("PEER", "/peer_address"),
     ("ROLE", "/role"),
+    ("VOTER", "/voter"),
+    ("LAG", "/lag"),
+    ("MATCHED", "/matched_index"),
+    ("CONTACT MS", "/last_contact_ms"),
+    ("REACHABLE", "/reachable"),
     ("TERM", "/term"),
     ("APPLIED", "/applied_index"),
     ("BUILD", "/build_version"),
     ("SUPPORTS", "/supports"),
     ("STATE HASH", "/state_hash"),
 ];
-const SETTINGS: &[Column] = &[
-    ("version", "/version"),
-    ("upgrade", "/upgrade"),
-    ("idempotency_retention_ms", "/idempotency_retention_ms"),
-    ("journal_retention_ms", "/journal_retention_ms"),
-];
+
+const CHANGED: &[Column] = &[("NODE", "/node_id"), ("MEMBERSHIP", "/membership")];
 
 /// Runs the verb.
 ///
@@ -64,83 +110,123 @@ const SETTINGS: &[Column] = &[
 /// What the gateway or the connection refuses.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let session = arguments.connection.open(&Process)?;
-    match arguments.verb {
-        Verb::Status => status(&session).await,
-        Verb::Upgrade => upgrade(&session).await,
-        Verb::Settings(changes) => settings(&session, changes).await,
+    let members = &["cluster", "members"];
+    let call = match arguments.verb {
+        Verb::Status => return status(&session).await,
+        Verb::Upgrade => return upgrade::upgrade(&session).await,
+        Verb::Settings(changes) => return upgrade::settings(&session, changes).await,
+        Verb::Init => Call::new(Method::POST, &["cluster", "init"]),
+        Verb::Join { addresses } => {
+            Call::new(Method::POST, &["cluster", "join"]).body(json!({ "addresses": addresses }))
+        }
+        Verb::Add { peer_address, learner_only, expected } => Call::new(Method::POST, members)
+            .body(json!({ "peer_address": peer_address, "learner_only": learner_only }))
+            .revision(expected.expect),
+        Verb::Promote { node, replaces, expected } => {
+            let node = node_id(&session, &node).await?;
+            let replaces = match replaces {
+                Some(old) => Some(node_id(&session, &old).await?),
+                None => None,
+            };
+            Call::new(Method::POST, &["cluster", "members", &node, "promote"])
+                .body(json!({ "replaces": replaces }))
+                .revision(expected.expect)
+        }
+        Verb::Remove { node, force, reason, expected } => {
+            let node = node_id(&session, &node).await?;
+            Call::new(Method::DELETE, &["cluster", "members", &node])
+                .body(json!({ "force": force, "reason": reason }))
+                .revision(expected.expect)
+        }
+        Verb::Transfer { to, expected } => {
+            let to = match to {
+                Some(node) => Some(node_id(&session, &node).await?),
+                None => None,
+            };
+            Call::new(Method::POST, &["cluster", "transfer"])
+                .body(json!({ "to": to }))
+                .revision(expected.expect)
+        }
+    };
+    let changed = session.client.call(call).await?.body;
+    if changed.is_null() {
+        return Ok(());
     }
+    Ok(output::write(&session.record(CHANGED, &changed))?)
 }
 
-async fn upgrade(session: &Session) -> Result<(), Failure> {
-    let call = Call::new(Method::POST, &["cluster", "upgrade"]);
-    let raised = session.client.call(call).await?.body;
-    let text = match session.format {
-        Format::Json => output::json(&raised),
-        Format::Table if raised.get("from") == raised.get("to") => format!(
-            "nothing to finish: the cluster has version {}, the newest that every member supports\n",
-            output::cell(raised.get("to"))
-        ),
-        Format::Table => format!(
-            "the cluster's version is {} now, it was {}\n",
-            output::cell(raised.get("to")),
-            output::cell(raised.get("from"))
-        ),
-    };
-    Ok(output::write(&text)?)
-}
-
-async fn settings(session: &Session, changes: Changes) -> Result<(), Failure> {
-    let body: Map<String, Value> = [
-        ("upgrade", changes.upgrade.map(Value::from)),
-        ("idempotency_retention_ms", changes.idempotency_retention_ms.map(Value::from)),
-        ("journal_retention_ms", changes.journal_retention_ms.map(Value::from)),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-    .collect();
-    let path = ["cluster", "settings"];
-    let call = match body.is_empty() {
-        true => Call::get(&path),
-        false => Call::new(Method::PATCH, &path).body(Value::Object(body)),
-    };
-    let settings = session.client.call(call).await?.body;
-    Ok(output::write(&session.record(SETTINGS, &settings))?)
+/// The id of the node that is meant by its id or by its name.
+async fn node_id(session: &Session, meant: &str) -> Result<String, Failure> {
+    if meant.len() == 16 && meant.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(meant.to_owned());
+    }
+    let cluster = session.client.call(Call::get(&["cluster"])).await?.body;
+    let nodes = cluster.get("nodes").and_then(Value::as_array).cloned().unwrap_or_default();
+    let ids: Vec<String> = nodes
+        .iter()
+        .filter(|node| node.get("name").and_then(Value::as_str) == Some(meant))
+        .filter_map(|node| node.get("node_id").and_then(Value::as_str).map(str::to_owned))
+        .collect();
+    match ids.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => Err(Failure::new(
+            Exit::NotFound,
+            format!("no member has the name {meant:?}; look: peat-gateway cluster status"),
+        )),
+        several => Err(Failure::new(
+            Exit::Refused,
+            format!("several members have the name {meant:?}, say which: {}", several.join(", ")),
+        )),
+    }
 }
 
 async fn status(session: &Session) -> Result<(), Failure> {
     let cluster = session.client.call(Call::get(&["cluster"])).await?.body;
     let text = match (session.format, cluster.get("nodes").and_then(Value::as_array)) {
         (Format::Table, Some(nodes)) => {
-            let head: Column = ("cluster", "/cluster_id");
-            let leader: Column = ("leader", "/leader");
-            let version: Column = ("version", "/version");
-            let about = session.record(&[head, leader, version], &cluster);
-            let upgrade = cluster.get("upgrade").map(waits_for).unwrap_or_default();
-            format!("{about}{upgrade}\n{}", session.rows(COLUMNS, nodes))
+            let about: &[Column] = &[
+                ("cluster", "/cluster_id"),
+                ("leader", "/leader"),
+                ("membership", "/membership"),
+                ("joint", "/joint"),
+                ("version", "/version"),
+            ];
+            let mut text = session.record(about, &cluster);
+            text.push_str(&cluster.get("upgrade").map(upgrade::waits_for).unwrap_or_default());
+            text.push('\n');
+            text.push_str(&session.rows(COLUMNS, nodes));
+            text.push_str(&problems(nodes));
+            text.push_str(&removed(session, &cluster));
+            text
         }
         _ => output::json(&cluster),
     };
-    Ok(output::write(&text)?)
+    output::write(&text)?;
+    match cluster.get("leader") {
+        Some(Value::String(_)) => Ok(()),
+        _ => Err(Failure::new(Exit::Unavailable, "no node leads")),
+    }
 }
 
-/// What an upgrade waits for, a line each.
-fn waits_for(upgrade: &Value) -> String {
-    let Some(to) = upgrade.get("to") else {
-        return String::new();
-    };
-    let to = output::cell(Some(to));
-    let held_back = upgrade.get("held_back_by").and_then(Value::as_array);
-    let held_back: Vec<String> =
-        held_back.into_iter().flatten().map(|reason| output::whole_cell(Some(reason))).collect();
-    if !held_back.is_empty() {
-        let lines: String = held_back.iter().map(|reason| format!("  {reason}\n")).collect();
-        return format!("upgrade to version {to} is held back by\n{lines}");
-    }
-    match upgrade.get("automatic_in_ms").and_then(Value::as_u64) {
-        Some(wait_ms) => format!(
-            "upgrade to version {to} is finished in {} s, or now by `peat-gateway cluster upgrade`\n",
-            wait_ms.div_ceil(1000)
-        ),
-        None => format!("upgrade to version {to} waits for `peat-gateway cluster upgrade`\n"),
+/// What is wrong with nodes, a line each.
+fn problems(nodes: &[Value]) -> String {
+    let wrong = nodes.iter().filter(|node| node["problem"].is_string()).map(|node| {
+        let text = |field: &str| output::cell_whole(node.get(field));
+        format!("node {}: {}\n", text("node_id"), text("problem"))
+    });
+    let lines: String = wrong.collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+fn removed(session: &Session, cluster: &Value) -> String {
+    const REMOVED: &[Column] = &[
+        ("REMOVED NODE", "/node_id"),
+        ("NAME", "/name"),
+        ("PEER", "/peer_address"),
+        ("REMOVED AT", "/removed_at"),
+    ];
+    match cluster.get("removed").and_then(Value::as_array) {
+        Some(nodes) if !nodes.is_empty() => format!("\n{}", session.rows(REMOVED, nodes)),
+        _ => String::new(),
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod output;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::error::Error;
 use std::future::Future;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use peat_gateway_cluster::StartError;
 use tracing::error;
 
 pub use client::{Answer, Call, CallError, Client};
@@ -121,6 +123,7 @@ impl From<std::io::Error> for Failure {
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         let exit = match &error {
+            ServeError::Node(StartError::Removed { .. }) => Exit::Configuration,
             ServeError::Start { .. } | ServeError::Node(_) => Exit::Failed,
             ServeError::KeyFile(_) | ServeError::WrongKey(_) => Exit::Configuration,
             ServeError::Failed(_) => Exit::NodeFailed,

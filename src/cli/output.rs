@@ -50,7 +50,7 @@ pub(crate) fn record(format: Format, columns: &[Column], record: &Value) -> Stri
             columns
                 .iter()
                 .map(|(heading, pointer)| {
-                    format!("{heading:<width$}  {}\n", whole_cell(record.pointer(pointer)))
+                    format!("{heading:<width$}  {}\n", cell_whole(record.pointer(pointer)))
                 })
                 .collect()
         }
@@ -84,7 +84,7 @@ fn table(columns: &[Column], rows: &[Value]) -> String {
 
 /// Renders one value, cut where it is long.
 pub(crate) fn cell(value: Option<&Value>) -> String {
-    let text = whole_cell(value);
+    let text = cell_whole(value);
     if text.chars().count() <= CELL_CHARACTERS_MAX {
         return text;
     }
@@ -92,7 +92,7 @@ pub(crate) fn cell(value: Option<&Value>) -> String {
 }
 
 /// Text that came from the network never reaches a terminal with control characters in it.
-pub(crate) fn whole_cell(value: Option<&Value>) -> String {
+pub(crate) fn cell_whole(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),

@@ -65,15 +65,43 @@ pub(super) fn keys(given: &mut Given, keys: &Keys, cluster: Option<&Cluster>) {
 impl Cluster {
     /// Whether this node is told of other nodes, or listens for them.
     pub fn has_peers(&self) -> bool {
-        self.peer_bind.is_some() || !self.initial_peers.is_empty()
+        self.peer_bind.is_some()
+            || [&self.initial_peers, &self.join, &self.discover].iter().any(|list| !list.is_empty())
     }
 }
 
 pub(super) fn cluster(given: &mut Given, cluster: &Cluster) {
+    founding(given, cluster);
     peers(given, cluster);
     token(given, "cluster.token", cluster.token.as_ref());
     certificates(given, cluster);
     timing(given, cluster);
+}
+
+fn founding(given: &mut Given, cluster: &Cluster) {
+    if !["auto", "wait"].contains(&cluster.bootstrap.as_str()) {
+        given.problem(format!(
+            "cluster.bootstrap: {:?} is neither auto nor wait",
+            cluster.bootstrap
+        ));
+    }
+    let ways = [&cluster.initial_peers, &cluster.join, &cluster.discover];
+    if ways.iter().filter(|way| !way.is_empty()).count() > 1 {
+        given.problem(
+            "cluster: PEAT_INITIAL_PEERS, PEAT_JOIN and PEAT_DISCOVER are different ways to a cluster; set \
+             one"
+                .into(),
+        );
+    }
+    let expect = usize::try_from(cluster.expect).unwrap_or(usize::MAX);
+    if !cluster.discover.is_empty() && !(1..=INITIAL_PEERS_MAX).contains(&expect) {
+        given.problem(format!(
+            "cluster.expect: with PEAT_DISCOVER it must be 1 to {INITIAL_PEERS_MAX}, not {expect}"
+        ));
+    }
+    if cluster.discover.is_empty() && cluster.expect != 0 {
+        given.problem("cluster.expect: set, but PEAT_DISCOVER is not".into());
+    }
 }
 
 fn peers(given: &mut Given, cluster: &Cluster) {
@@ -81,8 +109,12 @@ fn peers(given: &mut Given, cluster: &Cluster) {
         given.problem("cluster.token: nodes that have peers need PEAT_CLUSTER_TOKEN".into());
     }
     let Some(bind) = cluster.peer_bind else {
-        if !cluster.initial_peers.is_empty() && !given.has("cluster.peer_bind") {
-            given.problem("cluster.initial_peers: set, but PEAT_PEER_BIND is not".into());
+        let waits = cluster.bootstrap == "wait";
+        if (cluster.has_peers() || waits) && !given.has("cluster.peer_bind") {
+            given.problem(
+                "cluster.initial_peers, join, discover or bootstrap=wait: set, but PEAT_PEER_BIND is not"
+                    .into(),
+            );
         }
         return;
     };
@@ -92,7 +124,8 @@ fn peers(given: &mut Given, cluster: &Cluster) {
             "cluster.peer_address: the other nodes can't reach {bind}; set PEAT_PEER_ADDRESS"
         ));
     }
-    let addresses = cluster.initial_peers.iter().chain(cluster.peer_address.as_ref());
+    let others = cluster.join.iter().chain(&cluster.discover);
+    let addresses = cluster.initial_peers.iter().chain(cluster.peer_address.as_ref()).chain(others);
     for address in addresses {
         let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0)) {

@@ -49,6 +49,26 @@ components! {
         /// Peer addresses of all first members, this node's included, the same on each. Used only while
         /// the data directory belongs to no cluster.
         initial_peers: Vec<String> = "", "PEAT_INITIAL_PEERS", "initial-peers";
+        /// What a node with a new data directory does. `auto`: joins or makes a cluster, as `join`,
+        /// `discover` or `initial_peers` say; with none of them a cluster of one. `wait`: waits for
+        /// `peat-gateway cluster init`, `cluster join`, or `cluster add` on a member.
+        bootstrap: String = "auto", "PEAT_BOOTSTRAP", "bootstrap";
+        /// Peer addresses of members, `host:port`: a node with a new data directory asks them to be taken
+        /// in, gets the log as a learner, and a vote when it has caught up.
+        join: Vec<String> = "", "PEAT_JOIN", "join";
+        /// With `join`: stays without a vote until `peat-gateway cluster promote`.
+        join_learner_only: bool = "false", "PEAT_JOIN_LEARNER_ONLY", "join-learner-only";
+        /// Names, `host:port`, whose addresses are those of all first members, as a headless Kubernetes
+        /// service has. Where they lead to nodes that are new, `expect` of them make a cluster; where
+        /// they lead to a cluster, a node with a new data directory joins it.
+        discover: Vec<String> = "", "PEAT_DISCOVER", "discover";
+        /// With `discover`: how many first members there are, the same on each.
+        expect: u64 = "0", "PEAT_EXPECT", "expect";
+        /// Learners get a vote by `peat-gateway cluster promote` only. Counts on the leader.
+        manual_promotion: bool = "false", "PEAT_MANUAL_PROMOTION", "manual-promotion";
+        /// For how long a learner must lack fewer than 1000 entries before it gets a vote by itself,
+        /// milliseconds.
+        promote_after_ms: u64 = "10000", "PEAT_PROMOTE_AFTER_MS", "promote-after-ms";
         /// Secret that the nodes of one cluster share: at least 16 bytes.
         token: Option<Secret> = "", "PEAT_CLUSTER_TOKEN", "cluster-token";
         /// PEM file of the authority that signs all nodes' certificates. Certificates may be left out

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use peat_gateway_cluster::config::Timing;
-use peat_gateway_cluster::{ClusterConfig, Node, PeerTls, StartError};
+use peat_gateway_cluster::{ClusterConfig, MembershipConfig, Node, PeerTls, StartError};
 use prometheus::Registry;
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -136,9 +136,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
     let leadership_shutdown = CancellationToken::new();
     let mut leadership = tokio::spawn(leadership.run(leadership_shutdown.clone()));
 
+    let removed = node.removed();
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         reason = node.failed() => Err(ServeError::Failed(reason)),
+        () = removed => {
+            info!("this node was removed from its cluster; it ends and is not to be started again");
+            Ok(())
+        }
         wrong = key_check => Err(wrong.into()),
         // Nothing is drained here: the other nodes take over faster than this one could hand over.
         ended = &mut leadership => return Err(unexpected_end(ended)),
@@ -218,6 +223,15 @@ fn cluster_config(config: &Config) -> ClusterConfig {
             snapshot_entries: cluster.snapshot_entries,
             upgrade_delay: Duration::from_millis(cluster.upgrade_delay_ms),
             ..Timing::default()
+        },
+        membership: MembershipConfig {
+            join: cluster.join.clone(),
+            learner_only: cluster.join_learner_only,
+            discover: cluster.discover.clone(),
+            expect: usize::try_from(cluster.expect).unwrap_or(usize::MAX),
+            wait: cluster.bootstrap == "wait",
+            auto_promote: !cluster.manual_promotion,
+            promote_after: Duration::from_millis(cluster.promote_after_ms),
         },
     }
 }

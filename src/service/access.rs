@@ -53,6 +53,8 @@ macro_rules! operations {
 operations! {
     /// The nodes and who leads.
     ReadCluster = "cluster:read" for Admin, Loopback, Open;
+    /// Adds, promotes and removes nodes, hands leadership on, founds and joins clusters.
+    ChangeMembers = "cluster-members:change" for Admin, Loopback;
     /// The cluster's settings.
     ReadSettings = "settings:read" for Admin, Loopback, Open;
     /// Changes them.

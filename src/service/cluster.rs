@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use peat_gateway_cluster::{
-    Changes, Committed, Consistency, Handle, NodeStatus, ProposeError, RaiseError, Raised,
-    ReadIndexError, Upgrade,
+    Changes, Committed, Consistency, Handle, MembershipChanged, MembershipError, MembershipOrder,
+    MembershipView, NodeStatus, ProposeError, RaiseError, Raised, ReadIndexError, Upgrade,
 };
 use peat_gateway_state::ids::NodeId;
 use peat_gateway_state::{Actor, Envelope, Reader};
@@ -79,6 +79,28 @@ pub trait Cluster: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Raised, RaiseError>>;
 
+    /// Changes who belongs to the cluster, or hands leadership on.
+    fn change_members(
+        &self,
+        order: MembershipOrder,
+        actor: Actor,
+        expected: Option<u64>,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<MembershipChanged, MembershipError>>;
+
+    /// The members as this node knows them.
+    fn membership(&self) -> MembershipView;
+
+    /// Makes the cluster that a waiting node's configuration describes.
+    fn found(&self, timeout: Duration) -> BoxFuture<'_, Result<(), MembershipError>>;
+
+    /// Has a waiting node ask members to be taken in.
+    fn join<'a>(
+        &'a self,
+        addresses: &'a [String],
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), MembershipError>>;
+
     /// The leader as this node knows it.
     fn leader(&self) -> Option<NodeId>;
 
@@ -142,6 +164,32 @@ impl Cluster for Handle {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Raised, RaiseError>> {
         Handle::raise_version(self, actor, timeout).boxed()
+    }
+
+    fn change_members(
+        &self,
+        order: MembershipOrder,
+        actor: Actor,
+        expected: Option<u64>,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<MembershipChanged, MembershipError>> {
+        Handle::change_members(self, order, actor, expected, timeout).boxed()
+    }
+
+    fn membership(&self) -> MembershipView {
+        Handle::membership(self)
+    }
+
+    fn found(&self, timeout: Duration) -> BoxFuture<'_, Result<(), MembershipError>> {
+        Handle::found(self, timeout).boxed()
+    }
+
+    fn join<'a>(
+        &'a self,
+        addresses: &'a [String],
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), MembershipError>> {
+        Handle::join(self, addresses, timeout).boxed()
     }
 
     fn leader(&self) -> Option<NodeId> {

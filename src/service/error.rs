@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use peat_gateway_cluster::{ProposeError, ReadIndexError};
+use peat_gateway_cluster::{MembershipError, ProposeError, ReadIndexError};
 use peat_gateway_state::outcome::code;
 use peat_gateway_state::{ReadError, Refusal, RefusalKind};
 use thiserror::Error;
@@ -160,6 +160,24 @@ impl From<ProposeError> for Error {
             ProposeError::TooLarge { .. } => {
                 Self::new(Kind::TooLarge, "too_large", error.to_string())
             }
+        }
+    }
+}
+
+impl From<MembershipError> for Error {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::Refused(refusal) => refusal.into(),
+            MembershipError::Unavailable(_) => Self::new(
+                Kind::Unavailable,
+                "unavailable",
+                format!("{error}; nothing happened, try again"),
+            ),
+            MembershipError::Unknown(_) => Self::new(
+                Kind::UnknownOutcome,
+                "unknown_outcome",
+                format!("{error}; look at the cluster's status before you try again"),
+            ),
         }
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use peat_gateway_cluster::{
-    Changes, Committed, Consistency, NodeStatus, NodeVersions, ProposeError, RaiseError, Raised,
-    ReadIndexError, Role, Upgrade,
+    Changes, Committed, Consistency, MembershipChanged, MembershipError, MembershipOrder,
+    MembershipView, NodeStatus, NodeVersions, ProposeError, RaiseError, Raised, ReadIndexError,
+    Role, Upgrade,
 };
 use peat_gateway_state::apply::Overlay;
 use peat_gateway_state::command::{ClaimEpoch, Fence, InitializeCluster};
@@ -17,8 +18,8 @@ use peat_gateway_state::hash::StateHash;
 use peat_gateway_state::ids::{Epoch, NodeId};
 use peat_gateway_state::record::ClusterSettings;
 use peat_gateway_state::{
-    Actor, Command, EntryPosition, Envelope, Outcome, ReadError, Reader, Space, VERSION, apply,
-    codec,
+    Actor, Command, EntryPosition, Envelope, Outcome, ReadError, Reader, Refusal, RefusalKind,
+    Space, VERSION, apply, codec,
 };
 use tokio::sync::watch;
 
@@ -203,6 +204,12 @@ impl Cluster for Memory {
             http_address: "http://127.0.0.1:8080".to_owned(),
             peer_address: "127.0.0.1:7000".to_owned(),
             role: Role::Leader,
+            voter: true,
+            reachable: true,
+            matched_index: Some(state.index),
+            lag: Some(0),
+            last_contact_ms: None,
+            problem: None,
             term: TERM,
             applied_index: state.index,
             last_log_index: state.index,
@@ -237,6 +244,51 @@ impl Cluster for Memory {
             }
         };
         async move { raised }.boxed()
+    }
+
+    /// There is nobody to change; the condition is checked as the leader does.
+    fn change_members(
+        &self,
+        order: MembershipOrder,
+        _actor: Actor,
+        expected: Option<u64>,
+        _timeout: Duration,
+    ) -> BoxFuture<'_, Result<MembershipChanged, MembershipError>> {
+        async move {
+            let index = self.membership().index;
+            if expected.is_some_and(|expected| expected != index) {
+                return Err(MembershipError::Refused(Refusal::new(
+                    RefusalKind::PreconditionFailed,
+                    "precondition_failed",
+                    "the membership is another one",
+                )));
+            }
+            let node = match order {
+                MembershipOrder::Add { .. } => NodeId(8),
+                MembershipOrder::Promote { node, .. } | MembershipOrder::Remove { node, .. } => {
+                    node
+                }
+                MembershipOrder::Transfer { to } => to.unwrap_or(NODE),
+            };
+            Ok(MembershipChanged { membership: index + 1, node, index: index + 1 })
+        }
+        .boxed()
+    }
+
+    fn membership(&self) -> MembershipView {
+        MembershipView { index: 1, joint: false, removed: Vec::new() }
+    }
+
+    fn found(&self, _timeout: Duration) -> BoxFuture<'_, Result<(), MembershipError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn join<'a>(
+        &'a self,
+        _addresses: &'a [String],
+        _timeout: Duration,
+    ) -> BoxFuture<'a, Result<(), MembershipError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn leader(&self) -> Option<NodeId> {

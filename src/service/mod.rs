@@ -23,6 +23,7 @@ pub mod documents;
 mod error;
 pub mod formations;
 pub mod journal;
+pub mod members;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod organizations;

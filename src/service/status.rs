@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peat_gateway_cluster::{NodeStatus, Upgrade};
+use peat_gateway_cluster::{MembershipView, NodeStatus, Upgrade};
 use peat_gateway_state::ids::NodeId;
 
 use super::access::{Operation, authorize};
@@ -24,6 +24,8 @@ pub struct ClusterStatus {
     pub upgrade: Option<Upgrade>,
     /// All members.
     pub nodes: Vec<NodeStatus>,
+    /// The membership that an order may name, and who was removed.
+    pub membership: MembershipView,
 }
 
 impl Service {
@@ -40,6 +42,7 @@ impl Service {
             version: self.cluster.cluster_version(),
             upgrade: self.cluster.upgrade(&nodes),
             nodes,
+            membership: self.cluster.membership(),
         };
         Ok(Reply { value, index: self.applied_index() })
     }

@@ -11,5 +11,6 @@ mod dev_command;
 mod durability;
 mod fire;
 mod house;
+mod membership;
 mod secrets;
 mod support;

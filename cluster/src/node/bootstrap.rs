@@ -12,44 +12,56 @@
 //! Each step is durable before the next and can be repeated, so a crash anywhere resumes. Two
 //! bootstraps can't make two clusters of the same nodes: a node writes down one cluster id, once.
 
-use std::collections::BTreeMap;
-use std::future::Future;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use openraft::errors::{InitializeError, RaftError};
-use peat_gateway_proto::cluster as proto;
-use tonic::{Code, Status};
 
 use super::inner::Inner;
-use super::versions::versions_from_wire;
+use super::introduce::{Found, describe};
 use crate::error::StartError;
 use crate::raft::Member;
-use crate::transport::peers::Peers;
-use crate::transport::token::{TokenKey, proves};
 
 /// Pause between two rounds of asking; a node that isn't up yet is the normal case.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
-/// How long one question may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Every this many rounds what is missing is logged.
 const ROUNDS_PER_LOG: u32 = 25;
 
 /// What this node has to do.
 pub(super) struct Bootstrap {
     pub(super) inner: Arc<Inner>,
-    pub(super) peers: Arc<Peers>,
-    pub(super) token: TokenKey,
-    /// The other first members' addresses.
-    pub(super) others: Vec<String>,
+    pub(super) seeds: Seeds,
 }
 
-/// A first member, as it answered.
-struct Found {
-    address: String,
-    node_id: u64,
-    cluster_id: Option<[u8; 16]>,
-    member: Member,
+/// Where the other first members are.
+pub(super) enum Seeds {
+    /// At these addresses.
+    Listed {
+        others: Vec<String>,
+        /// Who begins, where it isn't this node.
+        begins: Option<String>,
+    },
+    /// Wherever these names lead.
+    Named { names: Vec<String>, expect: usize },
+}
+
+/// How a bootstrap ended.
+pub(super) enum Ending {
+    /// The cluster exists, with this node in it.
+    Made,
+    /// It exists without this node, which must ask its members to be taken in.
+    Join(Vec<String>),
+}
+
+/// What one round of asking gave.
+enum Round {
+    /// These are the first members, and all have agreed.
+    Agreed(BTreeMap<u64, Member>),
+    /// What is missing; try again.
+    Missing(String),
+    Join(Vec<String>),
 }
 
 /// The first members without duplicates, smallest first.
@@ -94,21 +106,27 @@ pub(super) async fn alone(inner: &Arc<Inner>) -> Result<(), StartError> {
 }
 
 impl Bootstrap {
-    /// Makes the cluster. Returns when it is initialised.
+    /// Makes the cluster, or finds it made.
     ///
     /// # Errors
-    /// A first member belongs to another cluster, or the disk failed. Nothing cures that by waiting.
-    pub(super) async fn run(self) -> Result<(), StartError> {
+    /// A first member belongs to another cluster, there are more than expected, or the disk failed.
+    /// Nothing cures that by waiting.
+    pub(super) async fn run(self) -> Result<Ending, StartError> {
         let mut rounds = 0;
         loop {
+            // Another node may have begun it, or added this one.
+            if self.inner.raft().is_initialized().await.unwrap_or(false) {
+                return Ok(Ending::Made);
+            }
             match self.round().await? {
-                Ok(members) => {
+                Round::Agreed(members) => {
                     let count = members.len();
                     initialize(&self.inner, members).await?;
                     tracing::info!(members = count, "initialised the cluster");
-                    return Ok(());
+                    return Ok(Ending::Made);
                 }
-                Err(missing) => {
+                Round::Join(addresses) => return Ok(Ending::Join(addresses)),
+                Round::Missing(missing) => {
                     let waits_for = format!("the bootstrap waits for {missing}");
                     if rounds % ROUNDS_PER_LOG == 0 {
                         tracing::info!("{waits_for}");
@@ -121,14 +139,143 @@ impl Bootstrap {
         }
     }
 
-    /// Asks all others and adopts them; `Ok(Err(..))` says who is missing, try again.
-    async fn round(&self) -> Result<Result<BTreeMap<u64, Member>, String>, StartError> {
-        let asked = self.others.iter().map(|address| self.identify(address));
-        let mut found = Vec::new();
-        for answer in futures_util::future::join_all(asked).await {
+    async fn round(&self) -> Result<Round, StartError> {
+        match &self.seeds {
+            Seeds::Listed { others, begins: None } => {
+                let found = match self.ask(others).await {
+                    Ok(found) => found,
+                    Err(missing) => return Ok(Round::Missing(missing)),
+                };
+                let listed = found.into_iter().map(|node| {
+                    // What the list says is what led to it.
+                    let peer_address = node.address.clone();
+                    Found { member: Member { peer_address, ..node.member.clone() }, ..node }
+                });
+                self.agree(listed.collect(), false).await
+            }
+            Seeds::Listed { others, begins: Some(begins) } => {
+                // Whoever answers may tell of a cluster that exists; the bootstrap itself is another's.
+                for node in self.ask_any(others).await {
+                    if let Some(ending) = self.existing(&node, false)? {
+                        return Ok(ending);
+                    }
+                }
+                Ok(Round::Missing(format!("{begins}, which begins it")))
+            }
+            Seeds::Named { names, expect } => self.named(names, *expect).await,
+        }
+    }
+
+    /// Asks everybody whom the names lead to; begins where all are there and this node is the first.
+    async fn named(&self, names: &[String], expect: usize) -> Result<Round, StartError> {
+        let addresses = match resolve(names).await {
+            Ok(addresses) => addresses,
+            Err(missing) => return Ok(Round::Missing(missing)),
+        };
+        let own = self.inner.node_id().0;
+        let mut nodes: BTreeMap<u64, Found> = BTreeMap::new();
+        // What is missing by address family: a name may have addresses of one that nobody listens on.
+        let mut missing: [Option<String>; 2] = [None, None];
+        let asked = addresses.iter().map(|address| async move {
+            (address, self.inner.introductions().identify(address).await)
+        });
+        for (address, answer) in join_all(asked).await {
             match answer {
-                Ok(node) => found.push(node),
-                Err(missing) => return Ok(Err(missing)),
+                Ok(node) => drop(nodes.insert(node.node_id, node)),
+                Err(why) => missing[usize::from(address.starts_with('['))] = Some(why),
+            }
+        }
+        for node in nodes.values() {
+            if let Some(ending) = self.existing(node, true)? {
+                return Ok(ending);
+            }
+        }
+        if nodes.len() > expect {
+            return Err(StartError::Bootstrap(format!(
+                "the names {} lead to {} new nodes, {expect} are expected; no cluster was made. Take \
+                 nodes away, or set PEAT_EXPECT to their number on all",
+                names.join(", "),
+                nodes.len()
+            )));
+        }
+        let heard = |v6: bool| {
+            let named = addresses.iter().any(|address| address.starts_with('[') == v6);
+            named && missing[usize::from(v6)].is_none()
+        };
+        if !heard(false) && !heard(true) {
+            let missing = missing.into_iter().flatten().next();
+            return Ok(Round::Missing(
+                missing.unwrap_or_else(|| "the names to lead anywhere".into()),
+            ));
+        }
+        if nodes.len() < expect || !nodes.contains_key(&own) {
+            let found = nodes.len();
+            let names = names.join(", ");
+            let own_is_there =
+                if nodes.contains_key(&own) { "" } else { ", this one not among them" };
+            return Ok(Round::Missing(format!(
+                "{expect} nodes: the names {names} lead to {found}{own_is_there}"
+            )));
+        }
+        if let Some((first, node)) = nodes.first_key_value()
+            && *first != own
+        {
+            return Ok(Round::Missing(format!("{}, which begins it", node.member.peer_address)));
+        }
+        nodes.remove(&own);
+        self.agree(nodes.into_values().collect(), true).await
+    }
+
+    async fn ask(&self, addresses: &[String]) -> Result<Vec<Found>, String> {
+        let asked = addresses.iter().map(|address| self.inner.introductions().identify(address));
+        join_all(asked).await.into_iter().collect()
+    }
+
+    async fn ask_any(&self, addresses: &[String]) -> Vec<Found> {
+        let asked = addresses.iter().map(|address| self.inner.introductions().identify(address));
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// What follows where a node is a member of a cluster that runs without this node.
+    ///
+    /// With names, whoever is found by them belongs together: this node asks to be taken in. A list
+    /// names the first members only: a node whose address is a member's has lost its disk and asks to
+    /// be taken in too, another one is not meant.
+    fn existing(&self, node: &Found, named: bool) -> Result<Option<Round>, StartError> {
+        let own = self.inner.node_id().0;
+        if node.node_id == own
+            || node.members.is_empty()
+            || node.members.iter().any(|(id, _)| *id == own)
+        {
+            return Ok(None);
+        }
+        if self.inner.cluster_id().is_some_and(|own| Some(own) != node.cluster_id) {
+            return Err(foreign(node, self.inner.cluster_id()));
+        }
+        let address = &self.inner.member().peer_address;
+        let lost = node.members.iter().find(|(_, member)| member.peer_address == *address);
+        if let Some((id, _)) = lost {
+            tracing::warn!(
+                "this node's data directory is new, but its address {address} is that of member \
+                 {id:016x}: that one's disk is lost. This node joins as a learner; when it has caught \
+                 up, give it the lost one's place: peat-gateway cluster promote {:016x} --replaces \
+                 {id:016x}",
+                own
+            );
+        } else if !named {
+            return Err(foreign(node, None));
+        }
+        let mut addresses: Vec<String> = vec![node.address.clone()];
+        addresses.extend(node.members.iter().map(|(_, member)| member.peer_address.clone()));
+        addresses.retain(|other| other != address);
+        Ok(Some(Round::Join(addresses)))
+    }
+
+    /// Has all others write one cluster id down.
+    async fn agree(&self, found: Vec<Found>, named: bool) -> Result<Round, StartError> {
+        for node in &found {
+            if let Some(ending) = self.existing(node, named)? {
+                return Ok(ending);
             }
         }
         let cluster_id = match self.inner.cluster_id() {
@@ -150,13 +297,18 @@ impl Bootstrap {
         let mut members = BTreeMap::new();
         members.insert(self.inner.node_id().0, self.inner.member().clone());
         for node in found {
-            match self.adopt(&node, cluster_id).await {
+            if let Err(why) = self.inner.admits_version(node.versions) {
+                return Ok(Round::Missing(format!("{}: {why}", node.address)));
+            }
+            let adopting =
+                self.inner.introductions().adopt(&node.address, node.node_id, cluster_id);
+            match adopting.await {
                 Ok(belongs_to) if belongs_to == cluster_id => {}
                 Ok(other) => {
                     let node = Found { cluster_id: Some(other), ..node };
                     return Err(foreign(&node, Some(cluster_id)));
                 }
-                Err(status) => return Ok(Err(describe(&node.address, &status))),
+                Err(status) => return Ok(Round::Missing(describe(&node.address, &status))),
             }
             if members.insert(node.node_id, node.member).is_some() {
                 return Err(StartError::Bootstrap(format!(
@@ -165,63 +317,26 @@ impl Bootstrap {
                 )));
             }
         }
-        Ok(Ok(members))
+        Ok(Round::Agreed(members))
     }
+}
 
-    /// Asks a node who it is; the error says what is missing.
-    async fn identify(&self, address: &str) -> Result<Found, String> {
-        let mut challenge = [0; 32];
-        getrandom::fill(&mut challenge).map_err(|error| error.to_string())?;
-        let mut client = self.peers.stranger(address)?;
-        let call = client.identify(proto::IdentifyRequest {
-            token_proof: self.token.identify(&challenge).as_bytes().to_vec().into(),
-            challenge: challenge.to_vec().into(),
-        });
-        let answer = answer(call).await.map_err(|status| describe(address, &status))?;
-        if !proves(&self.token.identified(&challenge, answer.node_id), &answer.token_proof) {
-            return Err(format!("{address}: it doesn't know the cluster token"));
+/// All addresses that names lead to now, each once.
+async fn resolve(names: &[String]) -> Result<BTreeSet<String>, String> {
+    let mut addresses = BTreeSet::new();
+    for name in names {
+        match tokio::net::lookup_host(name).await {
+            Ok(found) => addresses.extend(found.map(|address| address.to_string())),
+            Err(error) => return Err(format!("the name {name}: {error}")),
         }
-        let member = answer.member.ok_or_else(|| format!("{address}: its answer is incomplete"))?;
-        self.inner
-            .admits_version(versions_from_wire(answer.versions))
-            .map_err(|reason| format!("{address}: {reason}"))?;
-        Ok(Found {
-            address: address.to_owned(),
-            node_id: answer.node_id,
-            cluster_id: answer.cluster_id.as_ref().try_into().ok(),
-            member: Member {
-                // What the list says is what led to it.
-                peer_address: address.to_owned(),
-                http_address: member.http_address,
-                name: member.name,
-            },
-        })
     }
-
-    /// Has a node write the cluster id down; returns the cluster that it belongs to.
-    async fn adopt(&self, node: &Found, cluster_id: [u8; 16]) -> Result<[u8; 16], Status> {
-        let mut client = self.peers.stranger(&node.address).map_err(Status::internal)?;
-        let call = client.adopt(proto::AdoptRequest {
-            token_proof: self.token.adopt(&cluster_id, node.node_id).as_bytes().to_vec().into(),
-            cluster_id: cluster_id.to_vec().into(),
-            node_id: node.node_id,
-        });
-        let answer = answer(call).await?;
-        <[u8; 16]>::try_from(answer.cluster_id.as_ref())
-            .map_err(|_| Status::internal("its answer has no cluster id"))
-    }
+    Ok(addresses)
 }
 
-async fn answer<T>(
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Status> {
-    match tokio::time::timeout(ASK_TIMEOUT, call).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
-    }
-}
-
-async fn adopt_here(inner: &Arc<Inner>, cluster_id: [u8; 16]) -> Result<[u8; 16], StartError> {
+pub(super) async fn adopt_here(
+    inner: &Arc<Inner>,
+    cluster_id: [u8; 16],
+) -> Result<[u8; 16], StartError> {
     let (identity, store) = (inner.identity().clone(), inner.store().clone());
     let adopted = tokio::task::spawn_blocking(move || identity.adopt(&store, cluster_id)).await;
     match adopted {
@@ -248,25 +363,11 @@ fn foreign(node: &Found, ours: Option<[u8; 16]>) -> StartError {
         ),
         None => format!(
             "the node at {} belongs to cluster {theirs} already and this node to none: its data \
-             directory is new. Add it to that cluster instead of bootstrapping another",
-            node.address
+             directory is new. If it is to be a member there, start it with PEAT_JOIN={} instead of a \
+             list of first members",
+            node.address, node.address
         ),
     })
-}
-
-fn describe(address: &str, status: &Status) -> String {
-    // A status that the node itself sent has no cause on this side.
-    let mut cause = std::error::Error::source(status);
-    let mut why = match status.code() {
-        Code::DeadlineExceeded => "it can't be reached in time".to_owned(),
-        _ if cause.is_some() => "it can't be reached".to_owned(),
-        _ => status.message().to_owned(),
-    };
-    while let Some(error) = cause {
-        why = format!("{why}: {error}");
-        cause = error.source();
-    }
-    format!("{address}: {why}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a handle shares: the work behind `propose`, `read` and `watch`.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,14 +17,17 @@ use tokio::time::Instant;
 use super::contact::LeaderContact;
 use super::forward::Forwarder;
 use super::identity::Identity;
+use super::introduce::Introductions;
 use super::propose::{Attempt, ProposalLane};
 use super::read::{FindLeader, ReadRounds};
 use super::versions::KnownVersion;
 use crate::config::Timing;
 use crate::error::{ProposeError, ReadIndexError};
 use crate::handle::{Changes, Committed, Consistency, Leadership, View};
+use crate::membership::{Departure, MembershipConfig};
 use crate::raft::{Member, TypeConfig};
 use crate::store::{Machine, StorageCounts, Store};
+use crate::transport::admission::Retired;
 use crate::transport::peers::{Peer, Peers};
 
 /// Proposals of this node that may be under way; a further one is refused as overloaded.
@@ -61,6 +65,20 @@ pub(crate) struct Inner {
     pub(super) known_version: KnownVersion,
     /// What the bootstrap waits for; `None` once the cluster exists.
     pub(super) bootstrap: Mutex<Option<String>>,
+    /// Made at this start; tells two processes with one data directory apart.
+    pub(super) boot_id: u64,
+    pub(super) introductions: Introductions,
+    /// The other first members, for an operator who founds the cluster; `None`: there are none.
+    pub(super) founding: Option<Vec<String>>,
+    pub(super) promotion: MembershipConfig,
+    /// Held by the one change of members that this leader makes.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// Removed nodes that have left the membership.
+    pub(super) retired: Arc<Retired>,
+    /// The start of each member that this leader has found to be the only one.
+    pub(super) boots: Mutex<BTreeMap<u64, u64>>,
+    /// Why this node is no part of its cluster any more.
+    pub(super) departure: watch::Sender<Option<Departure>>,
 }
 
 /// Who leads, for the read rounds.
@@ -262,6 +280,14 @@ impl Inner {
         &self.member
     }
 
+    pub(crate) fn boot_id(&self) -> u64 {
+        self.boot_id
+    }
+
+    pub(super) fn introductions(&self) -> &Introductions {
+        &self.introductions
+    }
+
     pub(crate) fn ready(&self) -> Result<(), String> {
         if let Some(waits_for) = self.bootstrapping() {
             return Err(waits_for);
@@ -288,7 +314,7 @@ impl Inner {
     }
 
     /// How long ago a leader was heard of; on the leader, when a quorum last answered it.
-    fn leader_age(&self) -> Option<Duration> {
+    pub(super) fn leader_age(&self) -> Option<Duration> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state != ServerState::Leader {

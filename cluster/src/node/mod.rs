@@ -10,11 +10,15 @@
 mod bootstrap;
 mod clock;
 pub(crate) mod contact;
+mod departure;
 pub(crate) mod early_election;
 pub(crate) mod forward;
+mod founding;
 pub(crate) mod identity;
 pub(crate) mod inner;
+pub(crate) mod introduce;
 mod leadership;
+pub(crate) mod membership;
 pub(crate) mod propose;
 pub(crate) mod raise;
 pub(crate) mod read;
@@ -34,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ClusterConfig;
 use crate::error::StartError;
 use crate::handle::Handle;
+use crate::membership::Departure;
 use inner::Inner;
 pub use transfer::TransferError;
 
@@ -77,11 +82,15 @@ impl Node {
     pub async fn failed(&mut self) -> String {
         let mut storage = self.inner.store.failure();
         let mut consensus = self.inner.raft.metrics();
+        let mut departure = self.inner.departure.subscribe();
         loop {
             if let Some(reason) = storage.borrow_and_update().clone() {
                 return reason;
             }
             if let Some(reason) = self.bootstrap_failure.borrow_and_update().clone() {
+                return reason;
+            }
+            if let Some(Departure::Duplicate(reason)) = departure.borrow_and_update().clone() {
                 return reason;
             }
             let running = consensus.borrow_and_update().running_state.clone();
@@ -93,7 +102,20 @@ impl Node {
                 Ok(()) = storage.changed() => {}
                 Ok(()) = self.bootstrap_failure.changed() => {}
                 Ok(()) = consensus.changed() => {}
+                Ok(()) = departure.changed() => {}
                 else => return "the node has ended".to_owned(),
+            }
+        }
+    }
+
+    /// Resolves when this node was removed from its cluster, and its data directory says so. The process
+    /// must end; starting it again on that directory is refused.
+    pub fn removed(&self) -> impl Future<Output = ()> + use<> {
+        let mut departure = self.inner.departure.subscribe();
+        async move {
+            // The sender lives as long as the node; without it nothing more can happen.
+            if departure.wait_for(|left| *left == Some(Departure::Removed)).await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -14,16 +14,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Server, ServerTlsConfig};
 
-use super::bootstrap::{self, Bootstrap};
+use super::bootstrap;
 use super::contact::LeaderContact;
 use super::early_election::{self, LostLeader};
 use super::forward::Forwarder;
+use super::founding::{self, Founding};
 use super::identity::Identity;
 use super::inner::{Inner, LEADER_PROPOSALS_MAX, LeaderFinder, PROPOSALS_MAX, Raft};
+use super::introduce::Introductions;
 use super::propose::ProposalLane;
 use super::read::ReadRounds;
 use super::versions::{self, KnownVersion};
-use super::{Node, leadership, raise};
+use super::{Node, leadership, membership, raise};
 use crate::config::{ClusterConfig, Timing};
 use crate::error::StartError;
 use crate::handle::Leadership;
@@ -38,6 +40,9 @@ use crate::transport::peers::Peers;
 use crate::transport::raft_service::RaftService;
 use crate::transport::token::TokenKey;
 
+/// What a node says that waits for an operator.
+const WAITS: &str = "this node waits for an operator: peat-gateway cluster init or cluster join here, or \
+                     peat-gateway cluster add on a member";
 /// How long a snapshot may make no progress, and how long its installation may take.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Entries in one append; the log reader also cuts by bytes.
@@ -55,18 +60,7 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// See [`Node::start`].
 pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
-    let first_members = if config.initial_peers.is_empty() {
-        Vec::new()
-    } else {
-        bootstrap::first_members(&config.initial_peers, &config.peer_address)?
-    };
-    if config.peer_bind.is_none() && first_members.len() > 1 {
-        return Err(StartError::Bootstrap(
-            "the initial peers name other nodes, but this node has no peer listener; set its peer \
-             bind address"
-                .to_owned(),
-        ));
-    }
+    let founding = Founding::of(&config)?;
     let raft_config = raft_config(&config.timing)?;
     let data_dir = config.data_dir.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir))
@@ -98,6 +92,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
     let raft = Raft::build(known.node_id, raft_config, network, store.log(), store.machine())
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))?;
+    let token = TokenKey::new(&config.cluster_token);
     let shutdown = CancellationToken::new();
     let (leadership_sender, leadership) = watch::channel(Leadership::Follower);
     let finder = LeaderFinder { raft: raft.clone(), peers: peers.clone() };
@@ -110,6 +105,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
             peer_address: config.peer_address.clone(),
             http_address: config.http_address.clone(),
             name: config.name.clone(),
+            learner_only: config.membership.learner_only,
         },
         timing: config.timing.clone(),
         leadership,
@@ -118,12 +114,19 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         recovered: AtomicBool::new(false),
         known_version: KnownVersion::new(),
         bootstrap: Mutex::new(None),
+        boot_id: getrandom::u64().map_err(|error| StartError::Consensus(error.to_string()))?,
+        introductions: Introductions { peers: peers.clone(), token: token.clone() },
+        founding: others_of(&config),
+        promotion: config.membership.clone(),
+        changing: tokio::sync::Mutex::new(()),
+        retired: Arc::default(),
+        boots: Mutex::default(),
+        departure: watch::Sender::new(None),
         raft,
         store,
         identity,
         peers,
     });
-    let token = TokenKey::new(&config.cluster_token);
     let (lost_leader, lost_leaders) = LostLeader::channel();
     let listener = match listener {
         Some(listener) => {
@@ -138,46 +141,28 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         Node { inner: inner.clone(), shutdown: shutdown.clone(), listener, bootstrap_failure };
     let initialized = inner.raft.is_initialized().await;
     let initialized = initialized.map_err(|error| StartError::Consensus(error.to_string()))?;
-    if first_members.len() <= 1 {
-        bootstrap::alone(&inner).await?;
-    } else if !initialized {
-        let others = first_members[1..].to_vec();
-        if first_members[0] == config.peer_address {
-            let peers = inner.peers.clone();
-            let bootstrap = Bootstrap { inner: inner.clone(), peers, token, others };
-            tokio::spawn(make_cluster(bootstrap, inner.clone(), failure, shutdown.clone()));
-        } else {
-            let initiator = &first_members[0];
-            let waits_for = format!("the bootstrap waits for {initiator}, which begins it");
-            tracing::info!("{waits_for}");
-            inner.set_bootstrapping(Some(waits_for));
+    match founding {
+        Founding::Alone => bootstrap::alone(&inner).await?,
+        _ if initialized => {}
+        Founding::Wait => inner.set_bootstrapping(Some(WAITS.to_owned())),
+        founding => {
+            tokio::spawn(founding::run(founding, inner.clone(), failure, shutdown.clone()));
         }
     }
     tokio::spawn(early_election::run(inner.clone(), lost_leaders, shutdown.clone()));
     tokio::spawn(leadership::run(inner.clone(), leadership_sender, shutdown.clone()));
     tokio::spawn(versions::keep_marked(inner.clone(), shutdown.clone()));
     tokio::spawn(raise::raise_when_all_agree(inner.clone(), shutdown.clone()));
+    membership::start(&inner, &shutdown);
     tokio::spawn(watch_recovery(inner, shutdown));
     Ok(node)
 }
 
-/// Bootstraps in the background; a failure that waiting can't cure ends the node.
-async fn make_cluster(
-    bootstrap: Bootstrap,
-    inner: Arc<Inner>,
-    failure: watch::Sender<Option<String>>,
-    shutdown: CancellationToken,
-) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        made = bootstrap.run() => match made {
-            Ok(()) => inner.set_bootstrapping(None),
-            Err(error) => {
-                tracing::error!(%error, "the bootstrap can't succeed");
-                failure.send_replace(Some(error.to_string()));
-            }
-        }
-    }
+/// The other first members that the configuration lists.
+fn others_of(config: &ClusterConfig) -> Option<Vec<String>> {
+    let others = config.initial_peers.iter().filter(|address| **address != config.peer_address);
+    let others: Vec<String> = others.cloned().collect();
+    (!others.is_empty()).then_some(others)
 }
 
 /// Notes when what was committed before the start is applied again. A first log ends a bootstrap
@@ -225,7 +210,7 @@ fn serve(
     tls: Option<ServerTlsConfig>,
     shutdown: &CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
-    let admission = Admission::new(inner.identity.clone());
+    let admission = Admission::new(inner.identity.clone(), inner.retired.clone());
     let raft = RaftServer::new(RaftService {
         raft: inner.raft.clone(),
         store: inner.store.clone(),

@@ -6,6 +6,7 @@
 //!  synced       what must be in the WAL after a crash, see `synced`
 //!  db/          RocksDB
 //!  snapshots/   snapshots on their way between nodes; removed at start
+//!  REMOVED      says that its node was removed from the cluster: never used again
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -96,6 +97,23 @@ impl Directory {
             }
             Err(error) => Err(self.refuse(format!("could not read FORMAT: {error}"))),
         }
+    }
+
+    /// Refuses a directory whose node was removed.
+    pub(super) fn check_not_removed(&self) -> Result<(), StartError> {
+        match fs::read_to_string(self.root.join("REMOVED")) {
+            Ok(text) => Err(StartError::Removed {
+                path: self.root.display().to_string(),
+                reason: text.trim().to_owned(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.refuse(format!("could not read REMOVED: {error}"))),
+        }
+    }
+
+    /// Marks the directory as one whose node was removed; durable when it returns.
+    pub(super) fn mark_removed(&self, reason: &str) -> io::Result<()> {
+        self.write_durably(&self.root.join("REMOVED"), reason.as_bytes())
     }
 
     fn read_format(&self, text: &str) -> Result<(), StartError> {

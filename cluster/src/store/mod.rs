@@ -138,6 +138,14 @@ impl Store {
         Ok(())
     }
 
+    /// Marks this directory as one whose node was removed: it is never opened again. Blocks.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) fn mark_removed(&self, reason: &str) -> io::Result<()> {
+        self.inner.directory.mark_removed(reason)
+    }
+
     /// The log, for openraft. Take it once.
     pub(crate) fn log(&self) -> LogStore {
         LogStore::new(self.inner.clone())

@@ -38,6 +38,7 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let directory = Directory::create(data_dir)?;
     let lock = directory.lock()?;
     directory.check_format()?;
+    directory.check_not_removed()?;
     let snapshots = directory.snapshots();
     directory.check(fs::create_dir_all(&snapshots), "create its folder of snapshots")?;
     let columns = ColumnOptions::new();

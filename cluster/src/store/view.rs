@@ -73,6 +73,16 @@ impl View {
         self.inner.position.applied.map_or(0, |id| id.index)
     }
 
+    /// Ids of the members as of this view.
+    pub(crate) fn members(&self) -> impl Iterator<Item = u64> {
+        self.inner.position.membership.nodes().map(|(node, _)| *node)
+    }
+
+    /// Log index of the membership as of this view; 0 before there is one.
+    pub(crate) fn membership_index(&self) -> u64 {
+        self.inner.position.membership.log_id().as_ref().map_or(0, |id| id.index)
+    }
+
     /// Applied id, membership, hash and generation of this view.
     pub(super) fn position(&self) -> &Position {
         &self.inner.position

@@ -1,6 +1,7 @@
 //! Who a call is from and to: written into every call, checked before it counts.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
@@ -11,6 +12,58 @@ use crate::node::identity::Identity;
 const CLUSTER: &str = "peat-cluster-id";
 const FROM: &str = "peat-from";
 const TO: &str = "peat-to";
+/// In a refusal: the removed node that called.
+const REMOVED: &str = "peat-removed-node";
+/// In a refusal: the node that was reached in the place of another.
+const REACHED: &str = "peat-reached-node";
+
+/// Ids of nodes that were removed and have left the membership: their calls are refused.
+#[derive(Default)]
+pub(crate) struct Retired(RwLock<BTreeSet<u64>>);
+
+impl Retired {
+    /// Takes the newest set.
+    pub(crate) fn replace(&self, nodes: BTreeSet<u64>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    fn contains(&self, node: u64) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    }
+}
+
+/// The removed node that a refusal names, `None` where it is another refusal.
+pub(crate) fn removed_node(status: &Status) -> Option<u64> {
+    node_in(status, REMOVED)
+}
+
+/// The node that was reached in the place of the one that was meant.
+pub(crate) fn reached_node(status: &Status) -> Option<u64> {
+    node_in(status, REACHED)
+}
+
+fn node_in(status: &Status, key: &str) -> Option<u64> {
+    u64::from_str_radix(status.metadata().get(key)?.to_str().ok()?, 16).ok()
+}
+
+fn naming(mut status: Status, key: &'static str, node: u64) -> Status {
+    status.metadata_mut().insert(key, hexadecimal(node));
+    status
+}
+
+fn hexadecimal(node: u64) -> MetadataValue<tonic::metadata::Ascii> {
+    let text = hex::encode(node.to_be_bytes());
+    MetadataValue::try_from(text).expect("hexadecimal digits are ASCII")
+}
+
+/// The refusal of a removed node's call; [`removed_node`] recognises it.
+pub(crate) fn removed_status(node: u64) -> Status {
+    let status = Status::failed_precondition(format!(
+        "node {node:016x} was removed from this cluster and can't come back under its id; empty its \
+         data directory and let it join as a new node: peat-gateway cluster join"
+    ));
+    naming(status, REMOVED, node)
+}
 
 /// Addresses a call to a node.
 ///
@@ -22,14 +75,10 @@ pub(crate) fn address<T>(identity: &Identity, to: u64, message: T) -> Result<Req
     };
     let mut request = Request::new(message);
     let metadata = request.metadata_mut();
-    for (key, value) in [
-        (CLUSTER, hex::encode(cluster_id)),
-        (FROM, hex::encode(identity.node_id().to_be_bytes())),
-        (TO, hex::encode(to.to_be_bytes())),
-    ] {
-        let value = MetadataValue::try_from(value).expect("hexadecimal digits are ASCII");
-        metadata.insert(key, value);
-    }
+    let cluster_id = MetadataValue::try_from(hex::encode(cluster_id));
+    metadata.insert(CLUSTER, cluster_id.expect("hexadecimal digits are ASCII"));
+    metadata.insert(FROM, hexadecimal(identity.node_id()));
+    metadata.insert(TO, hexadecimal(to));
     Ok(request)
 }
 
@@ -43,17 +92,19 @@ pub(crate) fn caller(metadata: &MetadataMap) -> Option<u64> {
 #[derive(Clone)]
 pub(crate) struct Admission {
     identity: Arc<Identity>,
+    retired: Arc<Retired>,
 }
 
 impl Admission {
-    pub(crate) fn new(identity: Arc<Identity>) -> Self {
-        Self { identity }
+    pub(crate) fn new(identity: Arc<Identity>, retired: Arc<Retired>) -> Self {
+        Self { identity, retired }
     }
 
     /// Returns the caller's id.
     ///
     /// # Errors
-    /// `FailedPrecondition` with both sides' ids: another cluster, another node, or no cluster yet.
+    /// `FailedPrecondition` with both sides' ids: another cluster, another node, or no cluster yet; a
+    /// removed node; or another process with this node's own id.
     pub(crate) fn check(&self, metadata: &MetadataMap) -> Result<u64, Status> {
         let text = |key: &str| metadata.get(key).and_then(|value| value.to_str().ok());
         let number = |key: &str| text(key).and_then(|text| u64::from_str_radix(text, 16).ok());
@@ -71,9 +122,17 @@ impl Admission {
             Some(own) if own != cluster => Err(Status::failed_precondition(format!(
                 "this node belongs to cluster {own}, the call is for cluster {cluster}"
             ))),
-            Some(_) if to != self.identity.node_id() => Err(Status::failed_precondition(format!(
-                "this is node {:016x}, the call is for node {to:016x}",
-                self.identity.node_id()
+            Some(_) if self.retired.contains(from) => Err(removed_status(from)),
+            Some(_) if to != self.identity.node_id() => {
+                let own = self.identity.node_id();
+                let status = Status::failed_precondition(format!(
+                    "this is node {own:016x}, the call is for node {to:016x}"
+                ));
+                Err(naming(status, REACHED, own))
+            }
+            Some(_) if from == to => Err(Status::failed_precondition(format!(
+                "this is node {to:016x} too: two processes use copies of one data directory; stop \
+                 one, empty its data directory and let it join: peat-gateway cluster join"
             ))),
             Some(_) => Ok(from),
         }
@@ -92,14 +151,15 @@ mod tests {
 
     use tonic::Code;
 
-    use super::{Admission, address};
+    use super::{Admission, Retired, address, reached_node, removed_node};
     use crate::node::identity::Identity;
 
     #[test]
     fn call_for_this_node_of_this_cluster_is_admitted_and_no_other() {
         let cluster = Some([7; 16]);
         let caller = Identity::new(1, cluster);
-        let admission = |node, cluster| Admission::new(Arc::new(Identity::new(node, cluster)));
+        let admission =
+            |node, cluster| Admission::new(Arc::new(Identity::new(node, cluster)), Arc::default());
         let call = address(&caller, 2, ()).expect("addressed");
         assert_eq!(admission(2, cluster).check(call.metadata()).expect("admitted"), 1);
         for other in [admission(3, cluster), admission(2, Some([8; 16])), admission(2, None)] {
@@ -108,6 +168,31 @@ mod tests {
         }
         let bare = tonic::Request::new(());
         assert!(admission(2, cluster).check(bare.metadata()).is_err());
+    }
+
+    #[test]
+    fn removed_node_is_told_so_and_a_wrong_address_names_who_was_reached() {
+        let cluster = Some([7; 16]);
+        let retired = Arc::new(Retired::default());
+        let admission = Admission::new(Arc::new(Identity::new(2, cluster)), retired.clone());
+        let from_1 = address(&Identity::new(1, cluster), 2, ()).expect("addressed");
+        assert!(admission.check(from_1.metadata()).is_ok());
+        retired.replace([1].into());
+        let refused = admission.check(from_1.metadata()).expect_err("refused");
+        assert_eq!((removed_node(&refused), reached_node(&refused)), (Some(1), None));
+        assert!(refused.message().contains("cluster join"), "{refused}");
+        let lost = address(&Identity::new(4, cluster), 3, ()).expect("addressed");
+        let refused = admission.check(lost.metadata()).expect_err("refused");
+        assert_eq!((removed_node(&refused), reached_node(&refused)), (None, Some(2)));
+    }
+
+    #[test]
+    fn process_with_a_copy_of_the_data_directory_is_refused() {
+        let identity = Arc::new(Identity::new(2, Some([7; 16])));
+        let call = address(&identity, 2, ()).expect("addressed");
+        let admission = Admission::new(identity, Arc::default());
+        let refused = admission.check(call.metadata()).expect_err("refused");
+        assert!(refused.message().contains("copies of one data directory"), "{refused}");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use peat_gateway_proto::cluster as proto;
 use peat_gateway_proto::cluster::cluster_server::Cluster;
-use peat_gateway_proto::stored;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -15,7 +14,8 @@ use super::admission::Admission;
 use super::token::{TokenKey, proves};
 use crate::node::inner::Inner;
 use crate::node::versions::versions_to_wire;
-use crate::node::{forward, raise, read, status};
+use crate::node::{forward, membership, raise, read, status};
+use crate::wire::stored::member_to_stored;
 
 /// Answers between the state and one node's connection; proposals wait while it is full.
 const ANSWER_BUFFER: usize = 1_024;
@@ -45,14 +45,16 @@ impl Cluster for ClusterService {
         Ok(Response::new(proto::IdentifyResponse {
             node_id: identity.node_id(),
             cluster_id: identity.cluster_id().map(|id| id.to_vec().into()).unwrap_or_default(),
-            member: Some(stored::Member {
-                node_id: identity.node_id(),
-                peer_address: member.peer_address.clone(),
-                http_address: member.http_address.clone(),
-                name: member.name.clone(),
-            }),
+            member: Some(member_to_stored(identity.node_id(), member)),
             token_proof: proof.as_bytes().to_vec().into(),
             versions: Some(versions_to_wire(self.inner.versions())),
+            members: self
+                .inner
+                .membership()
+                .nodes()
+                .map(|(node_id, member)| member_to_stored(*node_id, member))
+                .collect(),
+            boot_id: self.inner.boot_id(),
         }))
     }
 
@@ -132,7 +134,8 @@ impl Cluster for ClusterService {
         request: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::StatusResponse>, Status> {
         self.admission.check(request.metadata())?;
-        let status = status::to_wire(self.inner.local_status(), self.inner.leader());
+        let mut status = status::to_wire(self.inner.local_status(), self.inner.leader());
+        self.inner.tell_membership(&mut status);
         Ok(Response::new(status))
     }
 
@@ -142,6 +145,35 @@ impl Cluster for ClusterService {
     ) -> Result<Response<proto::RaiseVersionResponse>, Status> {
         self.admission.check(request.metadata())?;
         Ok(Response::new(raise::answer_raise(&self.inner, request.into_inner()).await))
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<proto::MembershipRequest>,
+    ) -> Result<Response<proto::MembershipResponse>, Status> {
+        let from = self.admission.check(request.metadata())?;
+        let answer = self.inner.change_members_here(request.into_inner(), from).await;
+        answer.map(Response::new).map_err(Status::invalid_argument)
+    }
+
+    async fn join(
+        &self,
+        request: Request<proto::JoinRequest>,
+    ) -> Result<Response<proto::MembershipResponse>, Status> {
+        let source = request.remote_addr().map(|address| address.ip().to_string());
+        let asked = request.into_inner();
+        let joins =
+            membership::announced(asked.member, asked.boot_id).map_err(Status::invalid_argument)?;
+        let address = &joins.member.peer_address;
+        if !proves(&self.token.join(&asked.cluster_id, joins.node_id, address), &asked.token_proof)
+        {
+            return Err(wrong_token());
+        }
+        let own = self.inner.cluster_id().map(|id| id.to_vec()).unwrap_or_default();
+        if own != asked.cluster_id.as_ref() {
+            return Err(Status::failed_precondition("this node belongs to another cluster"));
+        }
+        Ok(Response::new(self.inner.join_here(joins, source.unwrap_or_default()).await))
     }
 }
 

@@ -47,28 +47,42 @@ impl Network {
     pub(crate) fn new(peers: Arc<Peers>) -> Self {
         Self { peers }
     }
+
+    fn client(&self, node_id: u64, node: &Member, heartbeats: bool) -> PeerClient {
+        self.peers.peer(node_id, &node.peer_address);
+        let address = node.peer_address.clone();
+        PeerClient { peers: self.peers.clone(), node_id, address, heartbeats }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> PeerClient {
-        PeerClient { peer: self.peers.peer(target, &node.peer_address), heartbeats: false }
+        self.client(target, node, false)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> PeerClient {
-        PeerClient { peer: self.peers.peer(target, &node.peer_address), heartbeats: true }
+        self.client(target, node, true)
     }
 }
 
 /// Sends to one node.
 pub(crate) struct PeerClient {
-    peer: Arc<Peer>,
+    peers: Arc<Peers>,
+    node_id: u64,
+    /// Where the node was when openraft made this client. It keeps the client while the node moves, so
+    /// each call looks for the newest address.
+    address: String,
     /// Heartbeats are streams of one message to openraft; they go as single calls, which are cheaper.
     heartbeats: bool,
 }
 
 impl PeerClient {
+    fn peer(&self) -> Arc<Peer> {
+        self.peers.current(self.node_id, &self.address)
+    }
+
     /// Opens an append stream: requests go out as they come, answers come back in order.
     async fn open_append_stream<S>(&self, input: S) -> Result<StreamAppendStream<'static>, Status>
     where
@@ -80,8 +94,9 @@ impl PeerClient {
             sent.fetch_add(1, Ordering::Relaxed);
             rpc::append_to_wire(&request)
         });
-        let mut client = self.peer.raft(Lane::Log)?;
-        let request = self.peer.request(messages)?;
+        let peer = self.peer();
+        let mut client = peer.raft(Lane::Log)?;
+        let request = peer.request(messages)?;
         let answers = within(STREAM_OPEN_TIMEOUT, client.stream_append(request)).await?;
         Ok(Box::pin(append_answers(answers, unanswered)))
     }
@@ -91,8 +106,9 @@ impl PeerClient {
         request: &AppendEntriesRequest<TypeConfig>,
         timeout: Duration,
     ) -> Result<StreamAppendResult<TypeConfig>, Status> {
-        let mut client = self.peer.raft(Lane::Urgent)?;
-        let call = self.peer.request(rpc::append_to_wire(request))?;
+        let peer = self.peer();
+        let mut client = peer.raft(Lane::Urgent)?;
+        let call = peer.request(rpc::append_to_wire(request))?;
         let answer = within(timeout, client.append(call)).await?;
         rpc::append_result_from_wire(&answer).map_err(invalid)
     }
@@ -103,9 +119,10 @@ impl PeerClient {
         before_campaign: bool,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let peer = self.peer();
         let ask = async {
-            let mut client = self.peer.raft(Lane::Urgent)?;
-            let call = self.peer.request(rpc::vote_request_to_wire(request))?;
+            let mut client = peer.raft(Lane::Urgent)?;
+            let call = peer.request(rpc::vote_request_to_wire(request))?;
             let answer = if before_campaign {
                 within(option.soft_ttl(), client.pre_vote(call)).await?
             } else {
@@ -113,7 +130,7 @@ impl PeerClient {
             };
             rpc::vote_response_from_wire(&answer).map_err(invalid)
         };
-        ask.await.map_err(|status: Status| unreachable(&self.peer, &status))
+        ask.await.map_err(|status: Status| unreachable(&peer, &status))
     }
 }
 
@@ -134,11 +151,10 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
     {
         Box::pin(async move {
             if !self.heartbeats {
-                let peer = &self.peer;
                 return self
                     .open_append_stream(input)
                     .await
-                    .map_err(|status| unreachable(peer, &status));
+                    .map_err(|status| unreachable(&self.peer(), &status));
             }
             let Some(request) = input.next().await else {
                 return Ok(Box::pin(futures_util::stream::empty()) as StreamAppendStream<'s>);
@@ -146,7 +162,7 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
             let answer = self
                 .heartbeat(&request, option.soft_ttl())
                 .await
-                .map_err(|status| unreachable(&self.peer, &status));
+                .map_err(|status| unreachable(&self.peer(), &status));
             Ok(Box::pin(futures_util::stream::once(ready(answer))) as StreamAppendStream<'s>)
         })
     }
@@ -181,11 +197,12 @@ impl NetSnapshot<TypeConfig> for PeerClient {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sending = snapshot::send(&self.peer, &vote, snapshot, option.hard_ttl());
+        let peer = self.peer();
+        let sending = snapshot::send(&peer, &vote, snapshot, option.hard_ttl());
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = sending => sent.map_err(|status| {
-                StreamingError::Unreachable(Unreachable::from_string(describe(&self.peer, &status)))
+                StreamingError::Unreachable(Unreachable::from_string(describe(&peer, &status)))
             }),
         }
     }
@@ -197,12 +214,13 @@ impl NetTransferLeader<TypeConfig> for PeerClient {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let peer = self.peer();
         let tell = async {
-            let mut client = self.peer.raft(Lane::Urgent)?;
-            let call = self.peer.request(rpc::transfer_to_wire(&request))?;
+            let mut client = peer.raft(Lane::Urgent)?;
+            let call = peer.request(rpc::transfer_to_wire(&request))?;
             within(option.soft_ttl(), client.transfer_leader(call)).await
         };
-        let answer = tell.await.map_err(|status| unreachable(&self.peer, &status))?;
+        let answer = tell.await.map_err(|status| unreachable(&peer, &status))?;
         if answer.accepted {
             return Ok(Ok(()));
         }

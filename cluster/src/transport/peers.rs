@@ -67,7 +67,17 @@ impl Peers {
         }
     }
 
-    /// A channel to an address whose node isn't known yet; for bootstrap only.
+    /// The channels to a node at the newest address that anybody named; at `address` where nobody did.
+    ///
+    /// A client that openraft holds for long finds the node by this after its address has changed.
+    pub(crate) fn current(&self, node_id: u64, address: &str) -> Arc<Peer> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = known.get(&node_id).cloned();
+        drop(known);
+        current.unwrap_or_else(|| self.peer(node_id, address))
+    }
+
+    /// A channel to an address whose node isn't known yet.
     ///
     /// # Errors
     /// The address is no address.

@@ -30,6 +30,11 @@ impl TokenKey {
         self.proof(b"adopt", &[cluster_id, &node_id.to_be_bytes()])
     }
 
+    /// Proves a new node's request to be taken in.
+    pub(crate) fn join(&self, cluster_id: &[u8], node_id: u64, peer_address: &str) -> Hash {
+        self.proof(b"join", &[cluster_id, &node_id.to_be_bytes(), peer_address.as_bytes()])
+    }
+
     fn proof(&self, what: &[u8], parts: &[&[u8]]) -> Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in std::iter::once(&what).chain(parts) {

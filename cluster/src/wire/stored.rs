@@ -52,6 +52,28 @@ pub(crate) fn vote_from_stored(vote: &proto::Vote) -> Vote {
     }
 }
 
+/// Encodes a member.
+pub(crate) fn member_to_stored(node_id: u64, member: &Member) -> proto::Member {
+    proto::Member {
+        node_id,
+        peer_address: member.peer_address.clone(),
+        http_address: member.http_address.clone(),
+        name: member.name.clone(),
+        learner_only: member.learner_only,
+    }
+}
+
+impl From<proto::Member> for Member {
+    fn from(stored: proto::Member) -> Self {
+        Self {
+            peer_address: stored.peer_address,
+            http_address: stored.http_address,
+            name: stored.name,
+            learner_only: stored.learner_only,
+        }
+    }
+}
+
 /// Encodes a membership.
 pub(crate) fn membership_to_stored(membership: &MemberSet) -> proto::Membership {
     proto::Membership {
@@ -62,12 +84,7 @@ pub(crate) fn membership_to_stored(membership: &MemberSet) -> proto::Membership 
             .collect(),
         members: membership
             .nodes()
-            .map(|(node_id, member)| proto::Member {
-                node_id: *node_id,
-                peer_address: member.peer_address.clone(),
-                http_address: member.http_address.clone(),
-                name: member.name.clone(),
-            })
+            .map(|(node_id, member)| member_to_stored(*node_id, member))
             .collect(),
     }
 }
@@ -81,15 +98,8 @@ pub(crate) fn membership_from_stored(
 ) -> Result<MemberSet, InvalidMessage> {
     let voter_sets: Vec<BTreeSet<u64>> =
         stored.voter_sets.into_iter().map(|set| set.node_ids.into_iter().collect()).collect();
-    let members: BTreeMap<u64, Member> = stored
-        .members
-        .into_iter()
-        .map(|m| {
-            let member =
-                Member { peer_address: m.peer_address, http_address: m.http_address, name: m.name };
-            (m.node_id, member)
-        })
-        .collect();
+    let members: BTreeMap<u64, Member> =
+        stored.members.into_iter().map(|member| (member.node_id, member.into())).collect();
     Membership::new(voter_sets, members).map_err(|error| InvalidMessage(error.to_string()))
 }
 
@@ -128,6 +138,7 @@ mod tests {
             peer_address: "a:1".into(),
             http_address: "http://a".into(),
             name: "a".into(),
+            learner_only: true,
         };
         let members: BTreeMap<u64, Member> =
             [(1, member.clone()), (2, Member::default()), (3, member)].into();

@@ -8,7 +8,7 @@
 //! A key never contains its space's byte: the store puts that in front.
 
 use crate::codec::{Key, take_text};
-use crate::ids::{AppId, DocumentKey, Hash32, OrgId, SinkId};
+use crate::ids::{AppId, DocumentKey, Hash32, NodeId, OrgId, SinkId};
 use crate::record::ClusterKey;
 
 /// A half-open range of keys of one space: `start <= key < end`.
@@ -17,6 +17,11 @@ pub type KeyRange = (Vec<u8>, Vec<u8>);
 /// Returns the key of a row of [`crate::Space::Cluster`].
 pub fn cluster(key: ClusterKey) -> Vec<u8> {
     vec![key as u8]
+}
+
+/// Returns the key of a removed node.
+pub fn removed_node(node: NodeId) -> Vec<u8> {
+    Key::new().text(&node.to_string()).into_bytes()
 }
 
 /// Returns the key of an organisation and of its counters.

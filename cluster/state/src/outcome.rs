@@ -156,6 +156,8 @@ pub mod code {
         MISSING_ANCESTOR = "missing_ancestor";
         /// A staged part isn't there; it must be staged again.
         MISSING_PART = "missing_part";
+        /// A node that was removed can't come back under its id.
+        NODE_REMOVED = "node_removed";
         /// What the request names doesn't exist.
         NOT_FOUND = "not_found";
         /// The cluster has no settings yet.

@@ -68,6 +68,8 @@ macro_rules! spaces {
 spaces! {
     /// key: a [`crate::record::ClusterKey`] byte; value: the cluster's settings, epoch and clock.
     Cluster = 0x01 in Records, "cluster";
+    /// key: node id (16 hexadecimal digits as text); value: [`crate::record::RemovedNode`]: ids that never come back.
+    RemovedNode = 0x02 in Records, "removed_node";
     /// key: `org`; value: [`crate::record::Organization`].
     Organization = 0x10 in Records, "organization";
     /// key: `org`; value: [`crate::record::OrganizationCounters`]: what quotas and positions are checked against.

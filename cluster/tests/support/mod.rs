@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use peat_gateway_cluster::config::Timing;
 use peat_gateway_cluster::{
-    ClusterConfig, Committed, Consistency, Handle, Leadership, Node, ProposeError, StartError, View,
+    ClusterConfig, Committed, Consistency, Handle, Leadership, MembershipChanged, MembershipConfig,
+    MembershipError, MembershipOrder, Node, NodeStatus, ProposeError, Role, StartError, View,
 };
 use peat_gateway_state::command::{CreateOrganization, InitializeCluster};
 use peat_gateway_state::ids::OrgId;
-use peat_gateway_state::record::{ClusterSettings, OrganizationQuotas};
+use peat_gateway_state::record::{AuditAction, ClusterSettings, OrganizationQuotas};
 use peat_gateway_state::{Actor, Command, Envelope, Outcome, VERSION};
 use tempfile::TempDir;
 
@@ -51,6 +52,10 @@ pub(crate) fn config(directory: &Path, address: &str, peers: &[String]) -> Clust
             election_timeout_max: Duration::from_millis(1000),
             ..Timing::default()
         },
+        membership: MembershipConfig {
+            promote_after: Duration::from_millis(500),
+            ..MembershipConfig::default()
+        },
     }
 }
 
@@ -88,6 +93,72 @@ impl Cluster {
         cluster.wait_ready().await;
         initialize_at(&cluster.running(), version).await;
         cluster
+    }
+
+    /// Starts one node, waits for its cluster of one and initialises the state.
+    pub(crate) async fn of_one() -> Self {
+        let mut cluster = Self::configured(1, |config| config.initial_peers.clear());
+        cluster.start(0).await;
+        cluster.wait_ready().await;
+        initialize(&cluster.running()).await;
+        cluster
+    }
+
+    /// Configures one more node with an empty data directory, without starting it; returns its place.
+    pub(crate) fn configure_one_more(&mut self, change: impl Fn(&mut ClusterConfig)) -> usize {
+        let directory = TempDir::new().unwrap();
+        let address = free_addresses(1).remove(0);
+        let mut config = config(directory.path(), &address, &[]);
+        change(&mut config);
+        self.directories.push(directory);
+        self.configs.push(config);
+        self.nodes.push(None);
+        self.nodes.len() - 1
+    }
+
+    /// Configures and starts one more node that asks the members at these places to be taken in.
+    pub(crate) async fn join(&mut self, members: &[usize]) -> usize {
+        let join: Vec<_> =
+            members.iter().map(|place| self.configs[*place].peer_address.clone()).collect();
+        let place = self.configure_one_more(|config| config.membership.join = join.clone());
+        self.start(place).await;
+        place
+    }
+
+    /// Gives a node an empty data directory, as one whose disk was lost.
+    pub(crate) fn wipe(&mut self, place: usize) {
+        let directory = TempDir::new().unwrap();
+        self.configs[place].data_dir = directory.path().to_owned();
+        self.directories.push(directory);
+    }
+
+    /// Waits until the leader sees exactly so many voters and learners, all answering, and no change
+    /// under way.
+    pub(crate) async fn wait_members(&self, voters: usize, learners: usize) -> Vec<NodeStatus> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let handle = self.running().remove(0);
+            let members = handle.members(Duration::from_secs(2)).await;
+            let view = handle.membership();
+            let have = members.iter().filter(|member| member.voter).count();
+            let answering = members.iter().all(|member| member.reachable);
+            let leads = members.iter().any(|member| member.role == Role::Leader);
+            let as_wanted = have == voters && members.len() == voters + learners;
+            if as_wanted && answering && leads && !view.joint {
+                return members;
+            }
+            assert!(Instant::now() < end, "{voters} voters, {learners} learners: {members:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Orders a change of members through a node.
+    pub(crate) async fn order(
+        &self,
+        through: usize,
+        order: MembershipOrder,
+    ) -> Result<MembershipChanged, MembershipError> {
+        self.handle(through).change_members(order, actor(), None, TIMEOUT).await
     }
 
     /// Starts a node; waits for the data directory where the node that had it is still ending.
@@ -161,6 +232,22 @@ impl Cluster {
         })
         .await
     }
+}
+
+/// The code of a refused order.
+pub(crate) fn refusal_code(done: Result<MembershipChanged, MembershipError>) -> String {
+    match done {
+        Err(MembershipError::Refused(refusal)) => refusal.code,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// The cluster's audit chain, oldest first: what was done to which nodes.
+pub(crate) fn audit(handle: &Handle) -> Vec<(AuditAction, String)> {
+    let view = handle.local_view();
+    let mut entries = peat_gateway_state::query::audit_entries(&view, None, None, 1_000).unwrap();
+    entries.reverse();
+    entries.into_iter().map(|entry| (entry.action, entry.target)).collect()
 }
 
 /// Waits for a condition; fails with its last status.

@@ -131,7 +131,7 @@ pub struct IdentifyRequest {
     pub challenge: ::prost::bytes::Bytes,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IdentifyResponse {
     #[prost(uint64, tag = "1")]
     pub node_id: u64,
@@ -145,6 +145,13 @@ pub struct IdentifyResponse {
     pub token_proof: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "20")]
     pub versions: ::core::option::Option<NodeVersions>,
+    /// All members that the node knows; none before its cluster is initialised.
+    #[prost(message, repeated, tag = "5")]
+    pub members: ::prost::alloc::vec::Vec<super::super::stored::v1::Member>,
+    /// Random, made at each start of the process: two processes that use copies of one data directory
+    /// differ in it.
+    #[prost(uint64, tag = "6")]
+    pub boot_id: u64,
 }
 /// The versions of commands and records that a node's build understands. Where the message is absent
 /// it is a build from before versions were said, which understands 1.
@@ -263,7 +270,7 @@ pub mod read_index_response {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StatusResponse {
     #[prost(uint64, tag = "1")]
     pub node_id: u64,
@@ -284,6 +291,14 @@ pub struct StatusResponse {
     pub build_version: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "20")]
     pub versions: ::core::option::Option<NodeVersions>,
+    /// Log index of the membership that the node uses; several voter sets: a change is under way.
+    #[prost(uint64, tag = "16")]
+    pub membership_index: u64,
+    #[prost(message, repeated, tag = "17")]
+    pub voter_sets: ::prost::alloc::vec::Vec<super::super::stored::v1::VoterSet>,
+    /// On the leader: how far the others are.
+    #[prost(message, repeated, tag = "18")]
+    pub replication: ::prost::alloc::vec::Vec<Replication>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -334,6 +349,161 @@ pub struct VersionRaised {
     /// An index that contains it.
     #[prost(uint64, tag = "3")]
     pub applied_index: u64,
+}
+/// How far a node is, as its leader knows it.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Replication {
+    #[prost(uint64, tag = "1")]
+    pub node_id: u64,
+    /// Its log is known to match up to here; 0 where nothing is known.
+    #[prost(uint64, tag = "2")]
+    pub matched_index: u64,
+    /// Milliseconds since it last answered a heartbeat; absent where it never did.
+    #[prost(uint64, optional, tag = "3")]
+    pub last_contact_ms: ::core::option::Option<u64>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembershipRequest {
+    /// Who asks, for the audit log.
+    #[prost(string, tag = "1")]
+    pub principal: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Refuse unless this is the log index of the membership; 0: no condition.
+    #[prost(uint64, tag = "4")]
+    pub expected_membership: u64,
+    /// How long the leader may take, ms.
+    #[prost(uint64, tag = "5")]
+    pub timeout_ms: u64,
+    #[prost(oneof = "membership_request::Order", tags = "6, 7, 8, 9, 10, 11")]
+    pub order: ::core::option::Option<membership_request::Order>,
+}
+/// Nested message and enum types in `MembershipRequest`.
+pub mod membership_request {
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Order {
+        #[prost(message, tag = "6")]
+        Add(super::AddMember),
+        #[prost(message, tag = "7")]
+        Promote(super::PromoteMember),
+        #[prost(message, tag = "8")]
+        Remove(super::RemoveMember),
+        #[prost(message, tag = "9")]
+        Transfer(super::TransferLeadership),
+        #[prost(message, tag = "10")]
+        Join(super::JoinMember),
+        #[prost(message, tag = "11")]
+        Announce(super::AnnounceMember),
+    }
+}
+/// Take in the node that waits at an address.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddMember {
+    #[prost(string, tag = "1")]
+    pub peer_address: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub learner_only: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromoteMember {
+    #[prost(uint64, tag = "1")]
+    pub node_id: u64,
+    /// 0: nobody. Else the member whose place it takes.
+    #[prost(uint64, tag = "2")]
+    pub replaces: u64,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveMember {
+    #[prost(uint64, tag = "1")]
+    pub node_id: u64,
+    /// Empty: not forced. Else why it is.
+    #[prost(string, tag = "2")]
+    pub forced: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TransferLeadership {
+    /// 0: whoever is closest.
+    #[prost(uint64, tag = "1")]
+    pub node_id: u64,
+}
+/// A new node asks to be taken in.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinMember {
+    #[prost(message, optional, tag = "1")]
+    pub member: ::core::option::Option<super::super::stored::v1::Member>,
+    #[prost(uint64, tag = "2")]
+    pub boot_id: u64,
+}
+/// A member says that it runs, and where.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnnounceMember {
+    #[prost(message, optional, tag = "1")]
+    pub member: ::core::option::Option<super::super::stored::v1::Member>,
+    #[prost(uint64, tag = "2")]
+    pub boot_id: u64,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembershipResponse {
+    #[prost(oneof = "membership_response::Result", tags = "1, 2, 3, 4, 5")]
+    pub result: ::core::option::Option<membership_response::Result>,
+}
+/// Nested message and enum types in `MembershipResponse`.
+pub mod membership_response {
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Changed(super::MembershipChanged),
+        /// Nothing happened; the leader as this node knows it.
+        #[prost(message, tag = "2")]
+        NotLeader(super::NotLeader),
+        /// Nothing happened: a CBOR refusal (crate state).
+        #[prost(bytes, tag = "3")]
+        Refused(::prost::bytes::Bytes),
+        /// Nothing happened.
+        #[prost(string, tag = "4")]
+        Unavailable(::prost::alloc::string::String),
+        /// It may have happened.
+        #[prost(string, tag = "5")]
+        Unknown(::prost::alloc::string::String),
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembershipChanged {
+    /// Log index of the membership afterwards.
+    #[prost(uint64, tag = "1")]
+    pub membership_index: u64,
+    /// The node that it was about; after a transfer the one that leads.
+    #[prost(uint64, tag = "2")]
+    pub node_id: u64,
+    /// The log index that contains the audit entry.
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub token_proof: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "3")]
+    pub member: ::core::option::Option<super::super::stored::v1::Member>,
+    #[prost(uint64, tag = "4")]
+    pub boot_id: u64,
 }
 /// Generated client implementations.
 pub mod raft_client {
@@ -1217,6 +1387,62 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Change the cluster's members, or hand leadership on: at the leader, never forwarded again.
+        pub async fn change_membership(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MembershipRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MembershipResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/peat.gateway.cluster.v1.Cluster/ChangeMembership",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "peat.gateway.cluster.v1.Cluster",
+                        "ChangeMembership",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Take a new node in. Asked by that node, of any member, with a proof of the cluster token; the
+        /// member passes it on to the leader.
+        pub async fn join(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JoinRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MembershipResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/peat.gateway.cluster.v1.Cluster/Join",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "Join"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Raise the cluster's version to the newest that every member supports, on the leader. Done again it
         /// changes nothing.
         pub async fn raise_version(
@@ -1298,6 +1524,23 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// Change the cluster's members, or hand leadership on: at the leader, never forwarded again.
+        async fn change_membership(
+            &self,
+            request: tonic::Request<super::MembershipRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MembershipResponse>,
+            tonic::Status,
+        >;
+        /// Take a new node in. Asked by that node, of any member, with a proof of the cluster token; the
+        /// member passes it on to the leader.
+        async fn join(
+            &self,
+            request: tonic::Request<super::JoinRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MembershipResponse>,
+            tonic::Status,
+        >;
         /// Raise the cluster's version to the newest that every member supports, on the leader. Done again it
         /// changes nothing.
         async fn raise_version(
@@ -1590,6 +1833,94 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peat.gateway.cluster.v1.Cluster/ChangeMembership" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChangeMembershipSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::MembershipRequest>
+                    for ChangeMembershipSvc<T> {
+                        type Response = super::MembershipResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MembershipRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::change_membership(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChangeMembershipSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peat.gateway.cluster.v1.Cluster/Join" => {
+                    #[allow(non_camel_case_types)]
+                    struct JoinSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::JoinRequest>
+                    for JoinSvc<T> {
+                        type Response = super::MembershipResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::JoinRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::join(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JoinSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

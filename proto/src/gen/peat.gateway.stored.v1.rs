@@ -34,6 +34,9 @@ pub struct Member {
     /// What the operator calls the node.
     #[prost(string, tag = "4")]
     pub name: ::prost::alloc::string::String,
+    /// A learner that stays one: it is promoted by an operator only.
+    #[prost(bool, tag = "8")]
+    pub learner_only: bool,
 }
 /// One voter set; two of them while a change is under way.
 #[allow(clippy::all)]

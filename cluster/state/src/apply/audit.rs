@@ -79,7 +79,8 @@ impl Subject {
             | Command::CommitCursors(_)
             | Command::TrimJournal(_)
             | Command::RememberPeers(_)
-            | Command::RaiseVersion(_) => return Ok(None),
+            | Command::RaiseVersion(_)
+            | Command::RecordMembership(_) => return Ok(None),
         };
         let existed = match &org {
             Some(org) => query::organization(overlay, org)?.is_some(),

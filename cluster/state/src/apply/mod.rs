@@ -19,6 +19,7 @@ mod fence;
 mod formation;
 mod idempotency;
 mod journal;
+mod membership;
 mod organization;
 mod overlay;
 mod peers;
@@ -199,5 +200,6 @@ fn decide(work: &mut Work<'_>, actor: &Actor, command: Command) -> Decided {
         Command::TrimJournal(command) => trim::trim(work, &command),
         Command::RememberPeers(command) => peers::remember(work, command),
         Command::RaiseVersion(command) => version::raise(work, actor, &command),
+        Command::RecordMembership(command) => membership::record(work, actor, command),
     }
 }

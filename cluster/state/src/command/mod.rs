@@ -9,6 +9,7 @@
 mod formation;
 mod journal;
 mod leader;
+mod membership;
 mod organization;
 mod settings;
 mod sink;
@@ -26,6 +27,7 @@ pub use leader::{
     ClaimEpoch, CommitCursors, CursorAdvance, Fence, PEERS_PER_COMMAND_MAX, RaiseVersion,
     RememberPeers, TrimJournal,
 };
+pub use membership::{MemberRecord, MembershipChange, RecordMembership};
 pub use organization::{CreateOrganization, DeleteOrganization, QuotaChanges, UpdateOrganization};
 pub use settings::{
     IDEMPOTENCY_RETENTION_MS, InitializeCluster, REFUSALS_PER_COMMAND_MAX, RecordRefusals,
@@ -155,6 +157,8 @@ pub enum Command {
     RememberPeers(#[n(0)] RememberPeers),
     #[n(40)]
     RaiseVersion(#[n(0)] RaiseVersion),
+    #[n(44)]
+    RecordMembership(#[n(0)] RecordMembership),
 }
 
 impl Command {
@@ -172,6 +176,7 @@ impl Command {
             Command::TrimJournal(c) => Some(c.fence),
             Command::RememberPeers(c) => Some(c.fence),
             Command::RaiseVersion(c) => Some(c.fence),
+            Command::RecordMembership(c) => Some(c.fence),
             _ => None,
         }
     }

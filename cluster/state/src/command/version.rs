@@ -63,6 +63,7 @@ impl Command {
                 None => FIRST_VERSION,
                 Some(_) => 2,
             },
+            Command::RecordMembership(_) => 2,
             Command::InitializeCluster(c) => c.settings.version.max(FIRST_VERSION),
             Command::RaiseVersion(c) => c.version.max(2),
         }

@@ -9,6 +9,7 @@ mod cluster;
 mod document;
 mod formation;
 mod journal;
+mod membership;
 mod organization;
 mod sink;
 
@@ -23,6 +24,7 @@ pub use formation::{
     active_formations, formation, formations, genesis, mesh_id_owner, peer, peers,
 };
 pub use journal::{JournalBounds, JournalledEvent, journal_bounds, journal_events};
+pub use membership::{removed_node, removed_nodes};
 pub use organization::{counters, organization, organizations};
 pub use sink::{all_sinks, cursor, sink, sink_credentials, sinks};
 

@@ -53,6 +53,24 @@ pub enum AuditAction {
     /// The cluster's version was raised.
     #[n(13)]
     RaiseVersion,
+    /// A node became a learner.
+    #[n(24)]
+    AddMember,
+    /// A learner got a vote.
+    #[n(25)]
+    PromoteMember,
+    /// A member was removed for good.
+    #[n(26)]
+    RemoveMember,
+    /// A member has another address or name.
+    #[n(27)]
+    UpdateMember,
+    /// A new leader finished a change of members that an earlier one began.
+    #[n(28)]
+    FinishMembership,
+    /// Leadership was handed on.
+    #[n(29)]
+    TransferLeadership,
 }
 
 /// One entry. `hash` = SHA-256(previous hash ‖ CBOR of all other fields).
@@ -76,7 +94,7 @@ pub struct AuditEntry {
     /// On what: `formation/acme/alpha`, `sink/acme/01J…`.
     #[n(5)]
     pub target: String,
-    /// `done`, or the refusal's code.
+    /// `done`, `decided` for a change of members (it follows), or the refusal's code.
     #[n(6)]
     pub result: String,
     /// How many refusals this entry counts; 1 for everything else.

@@ -6,6 +6,7 @@ mod document;
 mod formation;
 mod idempotency;
 mod journal;
+mod membership;
 mod organization;
 mod secret;
 mod sink;
@@ -19,6 +20,7 @@ pub use formation::{
 };
 pub use idempotency::IdempotencyRecord;
 pub use journal::{EventKind, JournalEvent, JournalRow, event_id};
+pub use membership::RemovedNode;
 pub use organization::{Organization, OrganizationCounters, OrganizationQuotas};
 pub use secret::SealedSecret;
 pub use sink::{

@@ -188,8 +188,19 @@ fn command_parts(samples: &mut Samples, fence: Fence) {
             Command::TrimJournal(c) => samples.add("full", &c),
             Command::RememberPeers(c) => samples.add("full", &c),
             Command::RaiseVersion(c) => samples.add("full", &c),
+            Command::RecordMembership(c) => samples.add("full", &c),
         }
     }
+    let member = make::member_record(9);
+    samples.add("full", &member);
+    samples.add_variants(&[
+        MembershipChange::Add(member.clone()),
+        MembershipChange::Promote { node: NodeId(8), replaces: Some(member.clone()) },
+        make::removal(9),
+        MembershipChange::Update(member),
+        MembershipChange::Finish,
+        MembershipChange::Transfer { to: Some(NodeId(8)) },
+    ]);
     let idempotency = Idempotency { key: "k".into(), request_digest: hash("body") };
     let command = make::create_organization("acme");
     let envelope = Envelope::new(make::actor("admin"), command);
@@ -256,6 +267,20 @@ fn records(samples: &mut Samples) {
     samples.add_variants(&[Action::CreateSink, Action::UpdateSink, Action::DeleteSink]);
     samples.add_variants(&[Action::UpdateSettings, Action::RaiseVersion]);
     samples.add_variants(&[Upgrade::Auto, Upgrade::Manual]);
+    samples.add_variants(&[Action::AddMember, Action::PromoteMember, Action::RemoveMember]);
+    samples.add_variants(&[
+        Action::UpdateMember,
+        Action::FinishMembership,
+        Action::TransferLeadership,
+    ]);
+    let removed = RemovedNode {
+        node: NodeId(9),
+        name: "node-9".into(),
+        peer_address: "host:7400".into(),
+        removed_at: 1_700_000_000_000,
+        index: 300,
+    };
+    samples.add("full", &removed);
     let mut entry = AuditEntry {
         number: 2,
         time: 1_700_000_000_000,

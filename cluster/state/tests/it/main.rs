@@ -8,6 +8,7 @@ mod idempotency;
 mod invariants;
 mod journal;
 mod keys;
+mod membership;
 mod overlay;
 mod queries;
 mod refusals;

@@ -254,6 +254,8 @@ const SHOWN_ELSEWHERE: &[&str] = &[
     code::INVALID_IDEMPOTENCY_KEY,
     // journal.rs
     code::JOURNAL_FULL,
+    // membership.rs
+    code::NODE_REMOVED,
     // here
     code::NOT_INITIALIZED,
     // versions.rs

@@ -170,5 +170,9 @@ pub(crate) fn commands(fence: Fence) -> Vec<(&'static str, Command)> {
             Command::RaiseVersion(RaiseVersion { fence, version: peat_gateway_state::VERSION }),
         ),
         ("RememberPeers", make::remember(fence, "acme", "alpha", vec![make::peer(1, 5)])),
+        (
+            "RecordMembership",
+            Command::RecordMembership(make::record_membership(fence, make::removal(9))),
+        ),
     ]
 }

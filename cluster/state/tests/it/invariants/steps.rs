@@ -55,6 +55,7 @@ pub(crate) enum Action {
     Commit(Vec<(u64, u64)>),
     Trim,
     Peers,
+    Members,
 }
 
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -94,6 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => ranges.prop_map(Action::Commit),
         3 => Just(Action::Trim),
         1 => Just(Action::Peers),
+        1 => Just(Action::Members),
     ];
     let retry = prop_oneof![2 => Just(None), 1 => (0u8..3, 0u8..2).prop_map(Some)];
     let clock = prop_oneof![8 => -2i64..50, 1 => Just(70_000i64)];
@@ -240,6 +242,14 @@ impl Step {
             Action::Peers => {
                 let peer = make::peer(number as u32, cluster.now);
                 make::remember(fence, org_id, app_id, vec![peer])
+            }
+            Action::Members => {
+                let change = match number % 3 {
+                    0 => make::removal(number),
+                    1 => MembershipChange::Add(make::member_record(number / 2)),
+                    _ => MembershipChange::Finish,
+                };
+                Command::RecordMembership(make::record_membership(fence, change))
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use peat_gateway_state::Command;
 use peat_gateway_state::command::*;
-use peat_gateway_state::ids::{AppId, DocumentKey, Hash32, OrgId, SinkId};
+use peat_gateway_state::ids::{AppId, DocumentKey, Hash32, NodeId, OrgId, SinkId};
 use peat_gateway_state::record::*;
 use sha2::{Digest, Sha256};
 
@@ -234,4 +234,17 @@ pub(crate) fn peer(number: u32, last_seen: u64) -> Peer {
 
 pub(crate) fn remember(fence: Fence, org_id: &str, app_id: &str, peers: Vec<Peer>) -> Command {
     Command::RememberPeers(RememberPeers { fence, org_id: org(org_id), app_id: app(app_id), peers })
+}
+
+pub(crate) fn member_record(node: u64) -> MemberRecord {
+    let (name, peer_address) = (format!("node-{node}"), "host:7400".into());
+    MemberRecord { node: NodeId(node), name, peer_address }
+}
+
+pub(crate) fn removal(node: u64) -> MembershipChange {
+    MembershipChange::Remove { member: member_record(node), forced: Some("its disk burnt".into()) }
+}
+
+pub(crate) fn record_membership(fence: Fence, change: MembershipChange) -> RecordMembership {
+    RecordMembership { fence, change }
 }
