@@ -130,7 +130,7 @@ fn audit_has_its_entries(before: &Rows, envelope: &Envelope, applied: &Applied, 
     let expected = match &envelope.command {
         _ if repeated => 0,
         Command::RecordRefusals(c) if !refused => c.refusals.len(),
-        Command::ClaimEpoch(_) => usize::from(!refused),
+        Command::ClaimEpoch(_) | Command::RecordMembership(_) => usize::from(!refused),
         Command::RaiseVersion(c) => {
             let settings = query::settings(before).expect("rows in memory are read");
             usize::from(!refused && settings.is_some_and(|before| c.version > before.version))
