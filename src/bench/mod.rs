@@ -1,150 +1,165 @@
-//! The load generator behind `peat-gateway bench`.
+//! The benchmarks behind `peat-gateway bench`.
 //!
 //! ```text
-//!   rounds ── for each row: ours, theirs, theirs, ours, … ── median, min, max ── table, JSON
-//!                             │        │
-//!              three gateway nodes   three etcd nodes (if `etcd` is installed)
+//!   rounds ─► three gateway nodes ─► clients · kills · planned changes ─┐
+//!             three etcd nodes (each version) ─► the same ──────────────┼─► report ─► table, JSON, plots
+//!             journal: leader's appends · JetStream's publishes ────────┤
+//!   once   ─► a large state: restarts, memory, writes ──────────────────┘
 //! ```
 //!
+//! * [`suite`]: the rows and their targets. * [`opponents`]: what is compared with.
+//! * [`servers`], [`cluster`], [`gateway`], [`etcd`]: processes. * [`machine`]: what the kernel says of them.
+//! * [`load`] over [`http2`] ([`hpack`]) or [`http`], in [`protocol`]: clients.
+//! * [`failover`], [`handover`], [`journal`] ([`journal_driver`], [`jetstream`]), [`growth`], [`pipeline`]: other rows.
+//! * [`sample`], [`report`], [`table`], [`plots`] ([`svg`]): numbers.
+//!
 //! Everything runs on this machine: servers and load share its processors, so only the ratios of one
-//! run mean anything. Both sides get the same number of connections, the same value size, and sync
-//! before they acknowledge. Only one side's servers run at a time.
+//! run mean anything. Both sides get the same client, the same number of connections, the same value
+//! size, no TLS, and sync before they acknowledge. Only one side's servers run at a time.
 
-mod clients;
+mod cluster;
 mod etcd;
+mod failover;
 mod gateway;
+mod growth;
+mod handover;
+mod hpack;
 mod http;
+mod http2;
+#[cfg(feature = "nats")]
+mod jetstream;
+mod journal;
+mod journal_driver;
+mod load;
+mod machine;
+mod opponents;
 mod pipeline;
+mod plots;
+mod protocol;
 mod report;
+mod run;
+mod sample;
 mod servers;
+mod suite;
+mod svg;
+mod table;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use self::clients::Workload;
-use self::report::{Report, Row, Sample};
+pub(crate) use journal_driver::drive as drive_journal;
+pub use run::run;
 
 /// What `peat-gateway bench` is told.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArguments {
-    /// Rounds; the sides alternate, and each row shows median, minimum and maximum.
-    #[arg(long, default_value_t = 5)]
+    /// Which rows
+    #[arg(long, value_enum, default_value_t)]
+    pub suite: Suite,
+    /// Rounds; the sides alternate, and each row shows median, minimum and maximum
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Seconds of load per measurement.
-    #[arg(long, default_value_t = 5)]
+    /// Seconds of load per measurement
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// Writes all rows to this file.
+    /// Times that each side's leader is killed, over all rounds
+    #[arg(long, default_value_t = 30)]
+    pub kills: u32,
+    /// Times that our leader is told to end under load, over all rounds
+    #[arg(long, default_value_t = 10)]
+    pub changes: u32,
+    /// Records of the large state; its rows mean what they say with a million
+    #[arg(long, default_value_t = 1_000_000)]
+    pub records: usize,
+    /// A fraction of a second and one round for each row, on a small state: whether it works, not how fast
+    #[arg(long)]
+    pub quick: bool,
+    /// Measure our side with one HTTP/1.1 connection per client too
+    #[arg(long)]
+    pub http1: bool,
+    /// Only rows whose name contains this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub only: Vec<String>,
+    /// Write all rows to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Measures only rows whose name contains this text.
-    #[arg(long, value_name = "TEXT")]
-    pub only: Option<String>,
-    /// The etcd binary to compare with; without it, and without one on the PATH, only our side is measured.
+    /// Write plots into this directory
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+    /// Write core.json and the plots into this directory, and the table into its README.md
+    #[arg(long, value_name = "DIR")]
+    pub docs: Option<PathBuf>,
+    /// What is measured, for the record
+    #[arg(long, value_name = "HASH")]
+    pub commit: Option<String>,
+    /// An etcd binary to compare with, instead of those that .ci/bench installs; may be given several times
     #[arg(long, value_name = "PATH")]
-    pub etcd: Option<PathBuf>,
-    /// Where the servers keep their data; a temporary directory on the same disk by default.
+    pub etcd: Vec<PathBuf>,
+    /// The nats-server binary to compare with, instead of the one that .ci/bench installs
+    #[arg(long, value_name = "PATH")]
+    pub nats_server: Option<PathBuf>,
+    /// Compare with nobody
+    #[arg(long, conflicts_with_all = ["etcd", "nats_server"])]
+    pub alone: bool,
+    /// Where the servers keep their data; a temporary directory by default
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 }
 
-/// Value size of writes, bytes.
-const VALUE_BYTES: usize = 256;
-
-/// One row of the benchmark.
-struct Measurement {
-    name: &'static str,
-    clients: usize,
-    workload: Workload,
+/// A set of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Writes, reads, failover, journal, large state
+    #[default]
+    Core,
 }
 
-/// The rows in the order in which they are measured.
-const MEASUREMENTS: [Measurement; 7] = [
-    Measurement { name: "write/1-client", clients: 1, workload: Workload::Write },
-    Measurement { name: "write/64-clients", clients: 64, workload: Workload::Write },
-    Measurement { name: "write/256-clients", clients: 256, workload: Workload::Write },
-    Measurement { name: "read/linearizable/64-clients", clients: 64, workload: Workload::Read },
-    Measurement { name: "read/linearizable/256-clients", clients: 256, workload: Workload::Read },
-    Measurement { name: "read/stale/64-clients", clients: 64, workload: Workload::StaleRead },
-    Measurement { name: "read/stale/256-clients", clients: 256, workload: Workload::StaleRead },
-];
+/// What the nodes of the row `journal` are told.
+#[derive(Args, Clone, Debug)]
+pub struct JournalNodeArguments {
+    /// Directory of orders and results
+    #[arg(long)]
+    pub orders: PathBuf,
+}
 
-/// Runs the benchmark and prints the table.
-///
-/// # Errors
-/// A server didn't start or didn't answer; the message says which.
-pub async fn run(arguments: BenchArguments) -> anyhow::Result<()> {
-    let data = match &arguments.data {
-        Some(directory) => directory.clone(),
-        None => std::env::temp_dir().join(format!("peat-bench-{}", std::process::id())),
-    };
-    std::fs::create_dir_all(&data)?;
-    let etcd = servers::find_etcd(arguments.etcd.as_deref());
-    if etcd.is_none() {
-        eprintln!("etcd is not installed: measuring this gateway only");
-    }
-    let load = Duration::from_secs(arguments.seconds);
-    let mut report = Report::default();
-    for round in 1..=arguments.rounds {
-        // Who begins alternates, so that a machine that gets slower hurts both sides alike.
-        let mut sides = vec![Side::Ours];
-        sides.extend(etcd.is_some().then_some(Side::Theirs));
-        if round % 2 == 0 {
-            sides.reverse();
+/// How much is done, as the arguments say.
+#[derive(Clone, Copy, Debug)]
+struct Amounts {
+    rounds: usize,
+    load: Duration,
+    kills: usize,
+    changes: usize,
+    sizes: growth::Sizes,
+}
+
+/// Records of the smaller state in the row about growth.
+const FEW_RECORDS: usize = 10_000;
+/// How long nodes rest before their memory is read.
+const REST: Duration = Duration::from_secs(10);
+
+impl BenchArguments {
+    fn amounts(&self) -> Amounts {
+        if self.quick {
+            let sizes = growth::Sizes { few: 20, many: 200, rest: Duration::ZERO };
+            let load = Duration::from_millis(200);
+            return Amounts { rounds: 1, load, kills: 1, changes: 1, sizes };
         }
-        for side in sides {
-            eprintln!("round {round} of {}: {}", arguments.rounds, side.name());
-            let directory = data.join(format!("{}-{round}", side.name()));
-            let samples = match (side, &etcd) {
-                (Side::Theirs, Some(binary)) => {
-                    etcd::measure(binary, &directory, load, &arguments).await?
-                }
-                _ => gateway::measure(&directory, load, &arguments).await?,
-            };
-            for (name, unit, sample) in samples {
-                report.add(&name, unit, side == Side::Ours, sample);
-            }
-            std::fs::remove_dir_all(&directory).ok();
+        let rounds = self.rounds as usize;
+        let few = FEW_RECORDS.min(self.records);
+        Amounts {
+            rounds,
+            load: Duration::from_secs(self.seconds),
+            kills: (self.kills as usize).div_ceil(rounds),
+            changes: (self.changes as usize).div_ceil(rounds),
+            sizes: growth::Sizes { few, many: self.records, rest: REST },
         }
     }
-    report.print();
-    if let Some(file) = &arguments.json {
-        std::fs::write(file, report.json()?)?;
-        eprintln!("wrote {}", file.display());
+
+    /// Whether a row is asked for.
+    fn wants(&self, name: &str) -> bool {
+        let http1 = self.http1 || !name.starts_with(suite::HTTP1);
+        http1 && (self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str())))
     }
-    Ok(())
-}
-
-/// Which servers are measured.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Ours,
-    Theirs,
-}
-
-impl Side {
-    fn name(self) -> &'static str {
-        match self {
-            Side::Ours => "peat-gateway",
-            Side::Theirs => "etcd",
-        }
-    }
-}
-
-/// What one side measured: row, unit, numbers.
-type Samples = Vec<(String, &'static str, Sample)>;
-
-/// Whether a row is asked for.
-fn wanted(arguments: &BenchArguments, name: &str) -> bool {
-    arguments.only.as_ref().is_none_or(|text| name.contains(text.as_str()))
-}
-
-/// Keeps rows in the order in which they were first measured.
-fn row_mut<'r>(rows: &'r mut Vec<Row>, name: &str, unit: &'static str) -> &'r mut Row {
-    let place = rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
-        rows.push(Row::new(name, unit));
-        rows.len() - 1
-    });
-    &mut rows[place]
 }

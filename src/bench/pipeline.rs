@@ -13,13 +13,11 @@ use peat_gateway_mesh::credentials::Credentials;
 use peat_gateway_mesh::node::{Change, MeshNode, NodeConfig, Pacing};
 use serde_json::{Value, json};
 
-use super::gateway::Nodes;
+use super::cluster::Cluster;
 use super::http::Connection;
-use super::report::Sample;
+use super::sample::{Measured, Sample};
 use super::servers::{free_ports, wait_until};
 
-/// The row's name.
-pub(super) const NAME: &str = "mesh-to-file-sink";
 /// Documents that are written into, round and round.
 const DOCUMENTS: usize = 500;
 /// Bytes of text in every change.
@@ -33,7 +31,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Lets one mesh node without a limiter write as fast as its changes arrive, for `load`.
 pub(super) async fn measure(
-    nodes: &mut Nodes,
+    nodes: &mut Cluster,
     directory: &Path,
     load: Duration,
 ) -> anyhow::Result<Sample> {
@@ -83,8 +81,13 @@ pub(super) async fn measure(
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     node.stop().await;
-    let missing = written.len() as u64;
-    Ok(Sample::from_latencies(latencies, last.duration_since(start), missing))
+    let measured = Measured {
+        requests: latencies.len() as u64,
+        latencies,
+        failed: written.len() as u64,
+        seconds: last.duration_since(start).as_secs_f64(),
+    };
+    Ok(measured.sample())
 }
 
 /// Makes an organisation with a formation that dials `bind`, and a file sink; returns the formation's

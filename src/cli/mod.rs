@@ -43,6 +43,7 @@ pub use output::Format;
 use crate::bench;
 use crate::config::{Config, Flags, Process};
 use crate::dev;
+use crate::leader::LeaderWork;
 use crate::serve::{self, ServeError};
 use crate::telemetry;
 
@@ -77,7 +78,10 @@ enum Command {
     /// The gateway's own nodes
     Cluster(cluster::Arguments),
     /// Measure this gateway, beside etcd where it is installed
-    Bench(bench::BenchArguments),
+    Bench(Box<bench::BenchArguments>),
+    /// A node that `bench` makes append to the journal
+    #[command(hide = true)]
+    BenchJournalNode(bench::JournalNodeArguments),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -178,8 +182,8 @@ fn report(failure: &Failure) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        None => run_node(&Flags::default()),
-        Some(Command::Serve(flags)) => run_node(&flags),
+        None => run_node(&Flags::default(), |_| std::future::ready(())),
+        Some(Command::Serve(flags)) => run_node(&flags, |_| std::future::ready(())),
         Some(Command::Dev(arguments)) => {
             let end = on_this_thread(dev::run(arguments))?;
             end.map_err(|error| Failure::new(error.exit(), chain(&error)))
@@ -192,8 +196,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Journal(arguments)) => on_this_thread(journal::run(arguments))?,
         Some(Command::Audit(arguments)) => on_this_thread(audit::run(arguments))?,
         Some(Command::Cluster(arguments)) => on_this_thread(cluster::run(arguments))?,
-        Some(Command::Bench(arguments)) => on_all_cores(bench::run(arguments))?
+        Some(Command::Bench(arguments)) => on_all_cores(bench::run(*arguments))?
             .map_err(|error| Failure::new(Exit::Failed, format!("{error:#}"))),
+        Some(Command::BenchJournalNode(arguments)) => run_node(&Flags::default(), move |work| {
+            bench::drive_journal(work, arguments.orders.clone())
+        }),
         Some(Command::Config(ConfigCommand::Check(flags))) => {
             load(&flags)?;
             Ok(output::write("the configuration is valid\n")?)
@@ -211,12 +218,17 @@ fn load(flags: &Flags) -> Result<Config, Failure> {
         .map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))
 }
 
-fn run_node(flags: &Flags) -> Result<(), Failure> {
+/// Runs a node; a leading one does `more` beside its own work.
+fn run_node<W, F>(flags: &Flags, more: W) -> Result<(), Failure>
+where
+    W: Fn(LeaderWork) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
     let config = load(flags)?;
     telemetry::start(&config.log).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
     let ended = on_all_cores(async move {
         let shutdown = serve::shutdown_on_signals()?;
-        serve::run(config, shutdown).await.map_err(|end| {
+        serve::run(config, shutdown, more).await.map_err(|end| {
             let failure = Failure::from(end);
             error!(reason = %failure.message, code = failure.exit as u8, "the process ends");
             failure

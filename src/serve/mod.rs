@@ -82,11 +82,20 @@ impl From<LeadershipError> for ServeError {
     }
 }
 
-/// Runs a node until `shutdown` is cancelled, then drains it.
+/// Runs a node until `shutdown` is cancelled, then drains it. While it leads, it does `more` beside the leader's
+/// own work; `more` ends soon after its token is cancelled.
 ///
 /// # Errors
 /// See [`ServeError`]; the process should end, with the code that `docs/reference/cli.md` gives.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+pub async fn run<W, F>(
+    config: Config,
+    shutdown: CancellationToken,
+    more: W,
+) -> Result<(), ServeError>
+where
+    W: Fn(LeaderWork) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
     let data_dir = &config.gateway.data_dir;
     std::fs::create_dir_all(data_dir).map_err(|source| ServeError::Start {
         action: "create the data directory",
@@ -124,11 +133,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
             // When one gives up the other ends too, and both are started again.
             let stop = work.shutdown.clone();
             let observer = mesh::run(work.clone(), mesh_settings.clone());
-            let delivery = cdc::run(work, cdc_settings.clone());
+            let delivery = cdc::run(work.clone(), cdc_settings.clone());
+            let more = more(work);
             async move {
                 tokio::join!(
                     observer.inspect(|()| stop.cancel()),
-                    delivery.inspect(|()| stop.cancel())
+                    delivery.inspect(|()| stop.cancel()),
+                    more
                 );
             }
         },

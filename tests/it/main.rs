@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "seeds and progress belong into the output of a test run")]
 
 mod bad_input;
+mod bench;
 mod dev_command;
 mod durability;
 mod fire;
