@@ -22,6 +22,9 @@ use crate::leader::LeaderWork;
 pub(crate) const READ_EVENTS_MAX: usize = 1000;
 /// Most bytes of events that one read of the journal returns; one event always comes.
 pub(crate) const READ_BYTES_MAX: usize = 4 << 20;
+/// Percent of an organisation's journal quota up to which delivered rows are kept for the retention. Beyond,
+/// they are trimmed: otherwise the quota, which counts them, would hold back the mesh for their sake.
+pub(crate) const RETENTION_PERCENT_MAX: u64 = 80;
 /// Most organisations that one read of [`Journal::extents`] takes from the state at a time.
 const ORGANIZATIONS_PAGE: usize = 256;
 
@@ -34,6 +37,8 @@ pub(crate) struct JournalExtent {
     pub(crate) last: u64,
     /// The newest sequence that was trimmed.
     pub(crate) trimmed: u64,
+    /// Whether its rows take so much of the organisation's quota that the retention must give way.
+    pub(crate) nearly_full: bool,
 }
 
 /// A command of delivery was not done.
@@ -206,5 +211,16 @@ impl Journal for ReplicatedJournal {
 
 fn extent(reader: &dyn Reader, org: &OrgId) -> Result<JournalExtent, ReadError> {
     let bounds = query::journal_bounds(reader, org)?;
-    Ok(JournalExtent { org_id: org.clone(), last: bounds.last, trimmed: bounds.trimmed })
+    let quota = query::organization(reader, org)?.map(|found| found.quotas.max_journal_bytes);
+    Ok(JournalExtent {
+        org_id: org.clone(),
+        last: bounds.last,
+        trimmed: bounds.trimmed,
+        nearly_full: quota.is_some_and(|quota| is_nearly_full(bounds.bytes, quota)),
+    })
+}
+
+/// Whether a journal has reached so much of its quota that what only the retention keeps must go.
+pub(crate) fn is_nearly_full(bytes: u64, quota: u64) -> bool {
+    bytes >= quota / 100 * RETENTION_PERCENT_MAX
 }

@@ -1,4 +1,5 @@
-//! The trimmer: drops journal rows that every enabled sink has and that are old enough.
+//! The trimmer: drops journal rows that every enabled sink has and that are old enough, or of any age once
+//! the organisation's quota is nearly used up.
 //!
 //! Only committed cursors count. `apply` checks again and refuses what a sink still needs, so a sink
 //! that is enabled at the same moment loses nothing.
@@ -46,7 +47,7 @@ pub(crate) async fn round<J: Journal>(
     journal: &Arc<J>,
     reached: &mut BTreeMap<OrgId, u64>,
 ) -> Result<(), WorkError> {
-    for (org, through) in plan_off_runtime(journal, unix_ms()).await? {
+    for Planned { org, through, for_room } in plan_off_runtime(journal, unix_ms()).await? {
         if reached.get(&org).is_some_and(|before| *before >= through) {
             continue;
         }
@@ -60,7 +61,11 @@ pub(crate) async fn round<J: Journal>(
                 }
                 Err(error) => return Err(error),
             }
-            let trimmed = journal.extent(&org).map_err(read_failed)?.trimmed;
+            let extent = journal.extent(&org).map_err(read_failed)?;
+            let trimmed = extent.trimmed;
+            if for_room && !extent.nearly_full {
+                break;
+            }
             // One command deletes a limited number of rows: go on while it gets somewhere.
             if trimmed >= through || before == Some(trimmed) {
                 reached.insert(org, through);
@@ -76,7 +81,7 @@ pub(crate) async fn round<J: Journal>(
 async fn plan_off_runtime<J: Journal>(
     journal: &Arc<J>,
     now_ms: u64,
-) -> Result<Vec<(OrgId, u64)>, WorkError> {
+) -> Result<Vec<Planned>, WorkError> {
     let journal = Arc::clone(journal);
     match tokio::task::spawn_blocking(move || plan(journal.as_ref(), now_ms)).await {
         Ok(planned) => planned.map_err(read_failed),
@@ -84,7 +89,15 @@ async fn plan_off_runtime<J: Journal>(
     }
 }
 
-fn plan<J: Journal>(journal: &J, now_ms: u64) -> Result<Vec<(OrgId, u64)>, ReadError> {
+/// How far one organisation's journal may go.
+struct Planned {
+    org: OrgId,
+    through: u64,
+    /// The retention would keep it, but room is needed: only until there is some.
+    for_room: bool,
+}
+
+fn plan<J: Journal>(journal: &J, now_ms: u64) -> Result<Vec<Planned>, ReadError> {
     let extents = journal.extents()?;
     if extents.is_empty() {
         return Ok(Vec::new());
@@ -100,8 +113,10 @@ fn plan<J: Journal>(journal: &J, now_ms: u64) -> Result<Vec<(OrgId, u64)>, ReadE
     for extent in extents {
         let limit = slowest.get(&extent.org_id).map_or(extent.last, |low| extent.last.min(*low));
         let through = expired_through(journal, &extent, limit, now_ms, retention_ms)?;
+        let for_room = extent.nearly_full && limit > through;
+        let through = if for_room { limit } else { through };
         if through > extent.trimmed {
-            planned.push((extent.org_id, through));
+            planned.push(Planned { org: extent.org_id, through, for_room });
         }
     }
     Ok(planned)

@@ -44,6 +44,8 @@ pub(crate) struct State {
     /// What destinations acknowledged; `None` where the test doesn't record it.
     pub(crate) acknowledged: Option<BTreeSet<u64>>,
     pub(crate) retention_ms: u64,
+    /// Rows above which the journal counts as nearly full.
+    pub(crate) rows_max: u64,
     /// Answers of the next commits.
     pub(crate) commit_failures: u32,
     pub(crate) is_fenced: bool,
@@ -56,7 +58,7 @@ impl MemoryJournal {
         Self {
             epoch: Epoch(7),
             changes: watch::channel(Changes::default()).0,
-            state: Mutex::default(),
+            state: Mutex::new(State { rows_max: u64::MAX, ..State::default() }),
         }
     }
 
@@ -193,7 +195,9 @@ impl Journal for MemoryJournal {
 
     fn extent(&self, org: &OrgId) -> Result<JournalExtent, ReadError> {
         let state = self.state.lock().unwrap();
-        Ok(JournalExtent { org_id: org.clone(), last: state.last, trimmed: state.trimmed })
+        let (last, trimmed) = (state.last, state.trimmed);
+        let nearly_full = last - trimmed > state.rows_max;
+        Ok(JournalExtent { org_id: org.clone(), last, trimmed, nearly_full })
     }
 
     fn extents(&self) -> Result<Vec<JournalExtent>, ReadError> {

@@ -388,3 +388,29 @@ async fn journal_is_trimmed_behind_the_slowest_sink_and_the_retention() {
     journal.put_sink(any_kind(), false, 2);
     assert_eq!(trimmed().await, 40, "a disabled sink holds nothing");
 }
+
+#[tokio::test]
+async fn retention_gives_way_to_the_quota_and_what_is_not_delivered_never_does() {
+    let journal = Arc::new(MemoryJournal::new());
+    journal.put_sink(any_kind(), true, 1);
+    journal.append(&(0..40).map(|n| format!("a:{n}")).collect::<Vec<_>>());
+    let cursor = Cursor { acknowledged: 30, ..Cursor::default() };
+    let mut reached = std::collections::BTreeMap::new();
+    {
+        let mut state = journal.state.lock().unwrap();
+        state.cursors.insert(super::memory::sink_id(), cursor);
+        state.retention_ms = u64::MAX;
+    }
+    let mut trimmed = async |rows_max: u64| {
+        journal.state.lock().unwrap().rows_max = rows_max;
+        trimmer::round(&journal, &mut reached).await.unwrap();
+        journal.state.lock().unwrap().trimmed
+    };
+    assert_eq!(trimmed(40).await, 0, "there is room: the retention keeps everything");
+    assert_eq!(trimmed(35).await, 8, "the oldest that are delivered go until there is room");
+    assert_eq!(trimmed(5).await, 30, "what isn't stays, whatever the quota says");
+    assert!(
+        crate::cdc::journal::is_nearly_full(80, 100)
+            && !crate::cdc::journal::is_nearly_full(79, 100)
+    );
+}
