@@ -59,6 +59,50 @@ pub struct Timing {
     /// How long this node must have run before it agrees that the cluster's version is raised without
     /// an operator: so long can its build be exchanged for the one before.
     pub upgrade_delay: Duration,
+    /// What is expected of the disk, and how its content is watched.
+    pub storage: StorageLimits,
+}
+
+/// What is expected of the data directory's disk, and how its content is watched.
+#[derive(Clone, Debug)]
+pub struct StorageLimits {
+    /// A sync that takes this long takes the node out of leadership until the disk moves again.
+    pub stall: Duration,
+    /// A sync that takes this long makes the process count as dead, so that its supervisor restarts it; 0
+    /// for never.
+    pub stall_restart: Duration,
+    /// Free bytes below which no client's write is taken, on a large file system.
+    pub free_bytes_min: u64,
+    /// The same in percent of the file system; the lower of the two counts. 0 in either switches both
+    /// and the ballast off.
+    pub free_percent_min: u64,
+    /// The ballast's size at most; it is given up before the disk is full.
+    pub ballast_bytes_max: u64,
+    /// Bytes of log entries; beyond, a snapshot is made and the log behind it purged, whatever
+    /// `snapshot_entries` and `entries_kept` say.
+    pub log_bytes_max: u64,
+    /// Between two comparisons of the nodes' state hashes; 0 for none.
+    pub comparison_interval: Duration,
+    /// From the end of one pass over all stored bytes to the next; 0 for none.
+    pub scrub_interval: Duration,
+    /// How fast such a pass reads.
+    pub scrub_bytes_per_second: u64,
+}
+
+impl Default for StorageLimits {
+    fn default() -> Self {
+        Self {
+            stall: Duration::from_secs(2),
+            stall_restart: Duration::from_secs(60),
+            free_bytes_min: 512 << 20,
+            free_percent_min: 5,
+            ballast_bytes_max: 32 << 20,
+            log_bytes_max: 256 << 20,
+            comparison_interval: Duration::from_secs(10),
+            scrub_interval: Duration::from_secs(3600),
+            scrub_bytes_per_second: 32 << 20,
+        }
+    }
 }
 
 impl Default for Timing {
@@ -70,6 +114,7 @@ impl Default for Timing {
             snapshot_entries: 20_000,
             entries_kept: 20_000,
             upgrade_delay: Duration::from_secs(24 * 3600),
+            storage: StorageLimits::default(),
         }
     }
 }

@@ -30,6 +30,9 @@ pub enum ProposeError {
         /// Who holds it back, or what finishes the upgrade.
         held_back: String,
     },
+    /// Nothing happened: the disks are nearly full. The text says whose, and what to do.
+    #[error("no space for writes: {0}")]
+    NoSpace(String),
     /// Nothing happened: the envelope is larger than an entry may be.
     #[error("the command has {bytes} bytes, the limit is {limit}")]
     TooLarge {
@@ -60,6 +63,9 @@ pub enum ReadIndexError {
     /// No leader confirmed the index in time.
     #[error("could not confirm the newest index: {0}")]
     Unavailable(String),
+    /// This node's data is damaged or differs from the majority's; another node must be asked.
+    #[error("this node is out of service: {0}")]
+    OutOfService(String),
     /// This node hasn't applied the demanded index in time.
     #[error("this node has applied index {applied}, {demanded} was demanded")]
     Behind {

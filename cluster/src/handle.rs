@@ -8,9 +8,11 @@ use peat_gateway_state::{Actor, Envelope, Outcome};
 use tokio::sync::watch;
 
 use crate::error::{ProposeError, RaiseError, ReadIndexError};
+use crate::health::Alarm;
 use crate::membership::{MembershipChanged, MembershipError, MembershipOrder, MembershipView};
 use crate::node::inner::Inner;
 use crate::node::membership::{Order, Request};
+pub use crate::node::service::NodeHealth;
 pub use crate::store::{StorageCounts, View};
 
 /// A running node's handle.
@@ -121,6 +123,8 @@ pub struct NodeStatus {
     pub versions: Option<NodeVersions>,
     /// Why it didn't answer, and what to do.
     pub problem: Option<String>,
+    /// What is wrong with it; empty while it is down.
+    pub alarms: Vec<Alarm>,
 }
 
 /// The versions of commands and records that a node's build understands.
@@ -205,6 +209,20 @@ impl Handle {
     /// What this node's storage has done since it was opened, for metrics.
     pub fn storage_counts(&self) -> StorageCounts {
         self.inner.storage_counts()
+    }
+
+    /// Whether this process works, whatever the cluster does. It fails when a sync has been stuck for so long
+    /// that only a restart could help.
+    ///
+    /// # Errors
+    /// What is stuck.
+    pub fn alive(&self) -> Result<(), String> {
+        self.inner.alive()
+    }
+
+    /// What watching this node's disk and data has found, for metrics and probes.
+    pub fn health(&self) -> NodeHealth {
+        self.inner.health()
     }
 
     /// Watches whether this node may do leader work.

@@ -19,6 +19,7 @@
 //! * [`node`]: the life of a node: open, bootstrap or rejoin, run, stop.
 //! * [`membership`]: who belongs to the cluster.
 //! * [`handle`]: what the rest of the gateway sees.
+//! * [`health`]: what is wrong with a node.
 //! * [`store`]: the RocksDB layout, group commit, recovery, snapshots.
 //! * [`wire`]: our own encodings, on disk and between nodes.
 //! * [`transport`]: gRPC with mTLS.
@@ -26,6 +27,7 @@
 pub mod config;
 pub mod error;
 pub mod handle;
+pub mod health;
 pub mod membership;
 pub mod node;
 mod raft;
@@ -33,12 +35,19 @@ pub mod store;
 pub mod transport;
 mod wire;
 
-pub use config::{ClusterConfig, PeerTls};
+#[cfg(test)]
+extern crate self as peat_gateway_cluster;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+pub(crate) mod support;
+
+pub use config::{ClusterConfig, PeerTls, StorageLimits};
 pub use error::{ProposeError, RaiseError, ReadIndexError, StartError};
 pub use handle::{
-    Changes, Committed, Consistency, Handle, Leadership, NodeStatus, NodeVersions, Raised, Role,
-    StorageCounts, Upgrade, View,
+    Changes, Committed, Consistency, Handle, Leadership, NodeHealth, NodeStatus, NodeVersions,
+    Raised, Role, StorageCounts, Upgrade, View,
 };
+pub use health::{Alarm, AlarmCode};
 pub use membership::{
     Departure, MembershipChanged, MembershipConfig, MembershipError, MembershipOrder,
     MembershipView,

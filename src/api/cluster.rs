@@ -1,7 +1,7 @@
 //! The cluster: nodes, settings and its audit chain.
 
 use axum::extract::State;
-use peat_gateway_cluster::{NodeStatus, Role};
+use peat_gateway_cluster::{Alarm, NodeStatus, Role};
 use peat_gateway_state::command::UpdateSettings;
 use peat_gateway_state::record::{ClusterSettings, RemovedNode};
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,23 @@ struct NodeView {
     supports: Option<[u16; 2]>,
     /// Why it didn't answer, and what to do; null where it did.
     problem: Option<String>,
+    /// What is wrong with it; empty while it is well, or down.
+    alarms: Vec<AlarmView>,
+}
+
+/// Something that is wrong with a node.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AlarmView {
+    /// Stable: `disk_stalled`, `no_space`, `quorum_no_space`, `state_differs` or `damaged`.
+    code: String,
+    /// What is wrong and what to do.
+    detail: String,
+}
+
+impl From<Alarm> for AlarmView {
+    fn from(alarm: Alarm) -> Self {
+        Self { code: alarm.code, detail: alarm.detail }
+    }
 }
 
 impl From<NodeStatus> for NodeView {
@@ -134,6 +151,7 @@ impl From<NodeStatus> for NodeView {
             build_version: node.build_version,
             supports: node.versions.map(|versions| [versions.min, versions.max]),
             problem: node.problem,
+            alarms: node.alarms.into_iter().map(AlarmView::from).collect(),
         }
     }
 }

@@ -4,12 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use peat_gateway_cluster::Alarm;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
+use super::cluster::AlarmView;
 use super::problem::Failure;
 use crate::service::{Error, Kind};
 
@@ -32,19 +34,27 @@ struct HealthView {
     /// What the node waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What is wrong with the node, whether or not it can serve.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alarms: Vec<AlarmView>,
 }
 
 impl HealthView {
-    fn of(ready: Result<(), String>) -> Self {
+    fn of(ready: Result<(), String>, alarms: Vec<Alarm>) -> Self {
         let status = if ready.is_ok() { "ok" } else { "degraded" };
-        Self { status, version: env!("CARGO_PKG_VERSION"), reason: ready.err() }
+        let alarms = alarms.into_iter().map(AlarmView::from).collect();
+        Self { status, version: env!("CARGO_PKG_VERSION"), reason: ready.err(), alarms }
     }
 }
 
-/// Says that the process lives. Restart it where this fails.
+/// Says that the process works, whatever the cluster does; 503 when its disk has been stuck for so long that
+/// only a restart could help. Restart it where this fails.
 #[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, body = HealthView)))]
-async fn livez() -> Json<HealthView> {
-    Json(HealthView::of(Ok(())))
+async fn livez(State(api): State<Api>) -> Result<Json<HealthView>, Failure> {
+    match api.service.alive() {
+        Ok(()) => Ok(Json(HealthView::of(Ok(()), Vec::new()))),
+        Err(reason) => Err(Failure(Error::new(Kind::Unavailable, "stuck", reason))),
+    }
 }
 
 /// Says whether this node can serve; 503 while it can't. Route requests elsewhere then.
@@ -54,7 +64,7 @@ async fn readyz(State(api): State<Api>) -> Result<Json<HealthView>, Failure> {
         return Err(Failure(Error::new(Kind::Unavailable, "not_ready", "the node is draining")));
     }
     match api.service.ready() {
-        Ok(()) => Ok(Json(HealthView::of(Ok(())))),
+        Ok(()) => Ok(Json(HealthView::of(Ok(()), api.service.node_health().alarms))),
         Err(reason) => Err(Failure(Error::new(Kind::Unavailable, "not_ready", reason))),
     }
 }
@@ -62,7 +72,7 @@ async fn readyz(State(api): State<Api>) -> Result<Json<HealthView>, Failure> {
 /// Says how the node is; always 200, as scripts for earlier gateways expect.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = HealthView)))]
 async fn health(State(api): State<Api>) -> Json<HealthView> {
-    Json(HealthView::of(api.service.ready()))
+    Json(HealthView::of(api.service.ready(), api.service.node_health().alarms))
 }
 
 /// Shows this node's metrics as Prometheus text.
@@ -76,7 +86,9 @@ async fn metrics(State(api): State<Api>) -> Result<Response, Failure> {
     let node = api.service.local_status();
     let ready = api.service.ready().is_ok();
     let version = api.service.cluster_version();
-    let text = api.shared.metrics.render(&node, version, ready).map_err(Error::internal)?;
+    let health = api.service.node_health();
+    let rendered = api.shared.metrics.render(&node, &health, version, ready);
+    let text = rendered.map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 

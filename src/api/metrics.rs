@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use peat_gateway_cluster::{NodeStatus, Role};
+use peat_gateway_cluster::{NodeHealth, NodeStatus, Role};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
+
+use super::storage_metrics::StorageMetrics;
 
 /// Upper bounds of the duration histogram, seconds.
 const DURATION_BUCKETS_SECONDS: &[f64] =
@@ -24,6 +26,7 @@ pub(super) struct Metrics {
     is_leader: IntGauge,
     is_ready: IntGauge,
     version: IntGauge,
+    storage: StorageMetrics,
 }
 
 impl Metrics {
@@ -54,6 +57,7 @@ impl Metrics {
             is_leader: gauge("peat_cluster_is_leader", "1 where this node leads"),
             is_ready: gauge("peat_cluster_is_ready", "1 where this node is ready to serve"),
             version: gauge("peat_cluster_version", "Commands up to this version are used"),
+            storage: StorageMetrics::register(registry),
         };
         let collectors: [Box<dyn Collector>; 8] = [
             Box::new(metrics.requests.clone()),
@@ -92,6 +96,7 @@ impl Metrics {
     pub(super) fn render(
         &self,
         node: &NodeStatus,
+        health: &NodeHealth,
         version: u16,
         ready: bool,
     ) -> Result<Vec<u8>, prometheus::Error> {
@@ -102,6 +107,7 @@ impl Metrics {
         self.is_leader.set(i64::from(node.role == Role::Leader));
         self.is_ready.set(i64::from(ready));
         self.version.set(i64::from(version));
+        self.storage.set(health);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -29,6 +29,7 @@ mod refusals;
 mod request;
 mod response;
 mod sinks;
+mod storage_metrics;
 #[cfg(test)]
 mod tests;
 mod upgrade;

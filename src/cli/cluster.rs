@@ -100,6 +100,7 @@ const COLUMNS: &[Column] = &[
     ("BUILD", "/build_version"),
     ("SUPPORTS", "/supports"),
     ("STATE HASH", "/state_hash"),
+    ("ALARMS", "/alarm_codes"),
 ];
 
 const CHANGED: &[Column] = &[("NODE", "/node_id"), ("MEMBERSHIP", "/membership")];
@@ -194,7 +195,9 @@ async fn status(session: &Session) -> Result<(), Failure> {
             let mut text = session.record(about, &cluster);
             text.push_str(&cluster.get("upgrade").map(upgrade::waits_for).unwrap_or_default());
             text.push('\n');
-            text.push_str(&session.rows(COLUMNS, nodes));
+            let rows: Vec<Value> = nodes.iter().map(with_alarm_codes).collect();
+            text.push_str(&session.rows(COLUMNS, &rows));
+            text.push_str(&alarms(nodes));
             text.push_str(&problems(nodes));
             text.push_str(&removed(session, &cluster));
             text
@@ -229,4 +232,29 @@ fn removed(session: &Session, cluster: &Value) -> String {
         Some(nodes) if !nodes.is_empty() => format!("\n{}", session.rows(REMOVED, nodes)),
         _ => String::new(),
     }
+}
+
+/// A node with the codes of its alarms in one field, for the table.
+fn with_alarm_codes(node: &Value) -> Value {
+    let mut node = node.clone();
+    let alarms = node["alarms"].as_array();
+    let codes: Vec<&str> =
+        alarms.into_iter().flatten().filter_map(|alarm| alarm["code"].as_str()).collect();
+    node["alarm_codes"] =
+        Value::from(if codes.is_empty() { "-".to_owned() } else { codes.join(",") });
+    node
+}
+
+/// What the alarms say, a line each, under the table.
+fn alarms(nodes: &[Value]) -> String {
+    let mut text = String::new();
+    for node in nodes {
+        for alarm in node["alarms"].as_array().into_iter().flatten() {
+            let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (name, code, detail) =
+                (field(&node["name"]), field(&alarm["code"]), field(&alarm["detail"]));
+            text.push_str(&format!("\n{name}: {code}: {detail}"));
+        }
+    }
+    text
 }

@@ -44,7 +44,7 @@ impl Exit {
         match status {
             401 | 403 => Exit::Forbidden,
             404 => Exit::NotFound,
-            429 | 502 | 503 => Exit::Unavailable,
+            429 | 502 | 503 | 507 => Exit::Unavailable,
             504 => Exit::UnknownOutcome,
             400..=499 => Exit::Refused,
             _ => Exit::Failed,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::given::Given;
-use super::{Cdc, Cluster, Gateway, Keys, Log, Secret};
+use super::{Cdc, Cluster, Gateway, Keys, Log, Secret, Storage};
 
 /// Fewest bytes of a token: shorter ones could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -11,6 +11,12 @@ const TOKEN_BYTES_MIN: usize = 16;
 const INITIAL_PEERS_MAX: usize = 9;
 /// Longest election timeout: beyond it a failover would outlast every client's patience.
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Shortest stall: a sync of an ordinary disk takes less, and a busy one's not much more.
+const DISK_STALL_MS_MIN: u64 = 100;
+/// Most of a disk that may be kept free.
+const DISK_FREE_PERCENT_MAX: u64 = 50;
+/// Smallest bound of the log: a few entries of the largest size, and room to purge in steps.
+const LOG_MIB_MIN: u64 = 8;
 
 pub(super) fn gateway(given: &mut Given, gateway: &Gateway) {
     let open = !gateway.bind.ip().is_loopback() && gateway.admin_token.is_none();
@@ -182,6 +188,36 @@ fn timing(given: &mut Given, cluster: &Cluster) {
     }
     if cluster.snapshot_entries < 100 {
         given.problem("cluster.snapshot_entries: must be at least 100".into());
+    }
+}
+
+pub(super) fn storage(given: &mut Given, storage: &Storage) {
+    let restart_ms = storage.disk_stall_restart_s.saturating_mul(1_000);
+    if storage.disk_stall_ms < DISK_STALL_MS_MIN {
+        given.problem(format!(
+            "storage.disk_stall_ms: {} is below {DISK_STALL_MS_MIN}: ordinary syncs take that long",
+            storage.disk_stall_ms
+        ));
+    }
+    if restart_ms != 0 && restart_ms <= storage.disk_stall_ms {
+        given.problem(format!(
+            "storage.disk_stall_restart_s: {} s is not above the stall of {} ms that it follows",
+            storage.disk_stall_restart_s, storage.disk_stall_ms
+        ));
+    }
+    if storage.disk_free_percent_min > DISK_FREE_PERCENT_MAX {
+        given.problem(format!(
+            "storage.disk_free_percent_min: {} is above {DISK_FREE_PERCENT_MAX}",
+            storage.disk_free_percent_min
+        ));
+    }
+    if (1..LOG_MIB_MIN).contains(&storage.log_mib_max) {
+        given.problem(format!("storage.log_mib_max: must be 0 or at least {LOG_MIB_MIN}"));
+    }
+    if storage.scrub_mib_per_s == 0 {
+        given.problem(
+            "storage.scrub_mib_per_s: must be above 0; scrub_interval_s = 0 ends scrubs".into(),
+        );
     }
 }
 

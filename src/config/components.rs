@@ -89,6 +89,35 @@ components! {
         /// How long this node must have run before it agrees that an upgrade is finished without an operator,
         /// milliseconds. Until an upgrade is finished, nodes can go back to the build before.
         upgrade_delay_ms: u64 = "86400000", "PEAT_UPGRADE_DELAY_MS", "upgrade-delay-ms";
+        /// Log entries kept behind a snapshot, so that a node that was away for a short time needs no snapshot.
+        log_entries_kept: u64 = "20000", "PEAT_LOG_ENTRIES_KEPT", "log-entries-kept";
+    }
+
+    /// What is expected of this node's disk, and how what is on it is watched.
+    Storage in "storage" {
+        /// A sync that takes this many milliseconds takes the node out of leadership and readiness until the
+        /// disk moves again; well below 5000, so that a failover is done by then.
+        disk_stall_ms: u64 = "2000", "PEAT_DISK_STALL_MS", "disk-stall-ms";
+        /// A sync that takes this many seconds makes `/livez` fail, so that a supervisor restarts the process;
+        /// 0 for never.
+        disk_stall_restart_s: u64 = "60", "PEAT_DISK_STALL_RESTART_S", "disk-stall-restart-s";
+        /// Clients' writes are refused while the data directory has less than this many MiB free. 0 takes no
+        /// notice of the space and keeps no ballast.
+        disk_free_mib_min: u64 = "512", "PEAT_DISK_FREE_MIB_MIN", "disk-free-mib-min";
+        /// The same in percent of the file system; the lower of the two limits counts. 0 as above.
+        disk_free_percent_min: u64 = "5", "PEAT_DISK_FREE_PERCENT_MIN", "disk-free-percent-min";
+        /// MiB held back by the file `ballast`, at most half of the limit above. It is removed when a quarter
+        /// of the limit is left, so that the log can be written while the node drains.
+        ballast_mib: u64 = "32", "PEAT_BALLAST_MIB", "ballast-mib";
+        /// MiB of log entries. Beyond, a snapshot is made and the log behind it purged until half is left,
+        /// whatever `cluster.snapshot_entries` and `cluster.log_entries_kept` say. 0 for no such bound.
+        log_mib_max: u64 = "256", "PEAT_LOG_MIB_MAX", "log-mib-max";
+        /// Seconds between two comparisons of the nodes' state hashes; 0 for none.
+        comparison_interval_s: u64 = "10", "PEAT_COMPARISON_INTERVAL_S", "comparison-interval-s";
+        /// Seconds from one pass over everything that is stored to the next; 0 for none.
+        scrub_interval_s: u64 = "3600", "PEAT_SCRUB_INTERVAL_S", "scrub-interval-s";
+        /// MiB that such a pass reads a second, at most.
+        scrub_mib_per_s: u64 = "32", "PEAT_SCRUB_MIB_PER_S", "scrub-mib-per-s";
     }
 
     /// The observer of meshes, on the leader.

@@ -25,7 +25,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use components::{Cdc, Cluster, Gateway, Keys, Log, Mesh, SECTIONS};
+pub use components::{Cdc, Cluster, Gateway, Keys, Log, Mesh, SECTIONS, Storage};
 pub use environment::{Environment, Process};
 pub use flags::Flags;
 pub use secret::Secret;
@@ -42,6 +42,8 @@ pub struct Config {
     pub keys: Keys,
     /// Part in a cluster. `node_name` is always present after loading, `peer_address` where `peer_bind` is.
     pub cluster: Cluster,
+    /// Disk.
+    pub storage: Storage,
     /// Observer.
     pub mesh: Mesh,
     /// Delivery.
@@ -93,6 +95,7 @@ impl Config {
         let gateway = Gateway::read(&mut given);
         let keys = Keys::read(&mut given);
         let cluster = Cluster::read(&mut given);
+        let storage = Storage::read(&mut given);
         let mesh = Mesh::read(&mut given);
         let cdc = Cdc::read(&mut given);
         let log = Log::read(&mut given);
@@ -106,6 +109,9 @@ impl Config {
         if let Some(cluster) = &cluster {
             check::cluster(&mut given, cluster);
         }
+        if let Some(storage) = &storage {
+            check::storage(&mut given, storage);
+        }
         if let Some(cdc) = &cdc {
             check::cdc(&mut given, cdc);
         }
@@ -113,11 +119,17 @@ impl Config {
             check::log(&mut given, log);
         }
         let problems = given.into_problems();
-        match (gateway, keys, cluster, mesh, cdc, log) {
-            (Some(gateway), Some(keys), Some(cluster), Some(mesh), Some(cdc), Some(log))
-                if problems.is_empty() =>
-            {
-                let mut config = Self { gateway, keys, cluster, mesh, cdc, log };
+        match (gateway, keys, cluster, storage, mesh, cdc, log) {
+            (
+                Some(gateway),
+                Some(keys),
+                Some(cluster),
+                Some(storage),
+                Some(mesh),
+                Some(cdc),
+                Some(log),
+            ) if problems.is_empty() => {
+                let mut config = Self { gateway, keys, cluster, storage, mesh, cdc, log };
                 config.fill_in(&environment.host_name());
                 Ok(config)
             }

@@ -285,3 +285,23 @@ fn the_reference_page_is_up_to_date() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(written == page, "run this test with UPDATE=1 to write {} again", path.display());
 }
+
+#[test]
+fn limits_of_the_disk_are_checked_together() {
+    let problems = Planted::default()
+        .variable("PEAT_DISK_STALL_MS", "50")
+        .variable("PEAT_DISK_FREE_PERCENT_MIN", "51")
+        .variable("PEAT_LOG_MIB_MAX", "7")
+        .variable("PEAT_SCRUB_MIB_PER_S", "0")
+        .problems();
+    for key in ["disk_stall_ms", "disk_free_percent_min", "log_mib_max", "scrub_mib_per_s"] {
+        assert!(problems.contains(key), "{key} is missing in {problems}");
+    }
+    let late = Planted::default()
+        .variable("PEAT_DISK_STALL_MS", "5000")
+        .variable("PEAT_DISK_STALL_RESTART_S", "5");
+    assert!(late.problems().contains("disk_stall_restart_s"));
+    let off = ["PEAT_DISK_STALL_RESTART_S", "PEAT_DISK_FREE_MIB_MIN", "PEAT_LOG_MIB_MAX"];
+    let off = off.iter().fold(Planted::default(), |planted, name| planted.variable(name, "0"));
+    assert!(off.load().is_ok(), "0 switches each of them off");
+}

@@ -78,7 +78,11 @@ impl<J: Journal> Proposer<J> {
                 }
                 Ok(Outcome::Refused(refusal)) if refusal.kind == RefusalKind::Unavailable => {}
                 Ok(outcome) => return Ok(outcome),
-                Err(ProposeError::Unavailable(_) | ProposeError::Overloaded) => {}
+                Err(
+                    ProposeError::Unavailable(_)
+                    | ProposeError::Overloaded
+                    | ProposeError::NoSpace(_),
+                ) => {}
                 Err(error) => return Err(Broken(error.to_string())),
             }
             self.metrics.journal_waits.inc();

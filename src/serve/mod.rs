@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use peat_gateway_cluster::config::Timing;
-use peat_gateway_cluster::{ClusterConfig, MembershipConfig, Node, PeerTls, StartError};
+use peat_gateway_cluster::{
+    ClusterConfig, MembershipConfig, Node, PeerTls, StartError, StorageLimits,
+};
 use prometheus::Registry;
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -27,7 +29,7 @@ use tracing::{error, info};
 
 use crate::api;
 use crate::cdc;
-use crate::config::{Config, Secret};
+use crate::config::{self, Config, Secret};
 use crate::keys::{KekFileError, KeyError};
 use crate::leader::LeaderWork;
 use crate::mesh;
@@ -233,7 +235,8 @@ fn cluster_config(config: &Config) -> ClusterConfig {
             election_timeout_max: Duration::from_millis(cluster.election_timeout_ms_max),
             snapshot_entries: cluster.snapshot_entries,
             upgrade_delay: Duration::from_millis(cluster.upgrade_delay_ms),
-            ..Timing::default()
+            entries_kept: cluster.log_entries_kept,
+            storage: storage_limits(&config.storage),
         },
         membership: MembershipConfig {
             join: cluster.join.clone(),
@@ -244,6 +247,21 @@ fn cluster_config(config: &Config) -> ClusterConfig {
             auto_promote: !cluster.manual_promotion,
             promote_after: Duration::from_millis(cluster.promote_after_ms),
         },
+    }
+}
+
+fn storage_limits(storage: &config::Storage) -> StorageLimits {
+    let mib = |mib: u64| mib.saturating_mul(1 << 20);
+    StorageLimits {
+        stall: Duration::from_millis(storage.disk_stall_ms),
+        stall_restart: Duration::from_secs(storage.disk_stall_restart_s),
+        free_bytes_min: mib(storage.disk_free_mib_min),
+        free_percent_min: storage.disk_free_percent_min,
+        ballast_bytes_max: mib(storage.ballast_mib),
+        log_bytes_max: mib(storage.log_mib_max),
+        comparison_interval: Duration::from_secs(storage.comparison_interval_s),
+        scrub_interval: Duration::from_secs(storage.scrub_interval_s),
+        scrub_bytes_per_second: mib(storage.scrub_mib_per_s),
     }
 }
 

@@ -6,7 +6,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use peat_gateway_cluster::{
     Changes, Committed, Consistency, Handle, MembershipChanged, MembershipError, MembershipOrder,
-    MembershipView, NodeStatus, ProposeError, RaiseError, Raised, ReadIndexError, Upgrade,
+    MembershipView, NodeHealth, NodeStatus, ProposeError, RaiseError, Raised, ReadIndexError,
+    Upgrade,
 };
 use peat_gateway_state::ids::NodeId;
 use peat_gateway_state::{Actor, Envelope, Reader};
@@ -104,6 +105,16 @@ pub trait Cluster: Send + Sync + 'static {
     /// The leader as this node knows it.
     fn leader(&self) -> Option<NodeId>;
 
+    /// Whether this process works; else what is stuck.
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What watching this node's disk and data has found.
+    fn health(&self) -> NodeHealth {
+        NodeHealth::default()
+    }
+
     /// Whether this node is ready to serve; else what it waits for.
     fn ready(&self) -> Result<(), String>;
 }
@@ -194,6 +205,14 @@ impl Cluster for Handle {
 
     fn leader(&self) -> Option<NodeId> {
         Handle::leader(self)
+    }
+
+    fn alive(&self) -> Result<(), String> {
+        Handle::alive(self)
+    }
+
+    fn health(&self) -> NodeHealth {
+        Handle::health(self)
     }
 
     fn ready(&self) -> Result<(), String> {

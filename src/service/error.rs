@@ -36,6 +36,8 @@ pub enum Kind {
     TooMany,
     /// Nothing happened; try again.
     Unavailable,
+    /// The disks are nearly full: nothing happened, and trying again helps only when there is room.
+    NoSpace,
     /// It may have happened; only a retry with the same idempotency key is safe.
     UnknownOutcome,
     /// A fault of the gateway.
@@ -91,6 +93,8 @@ impl Error {
     pub fn retry_after_seconds(&self) -> Option<u32> {
         match self.kind {
             Kind::Unavailable => Some(1),
+            // Nobody frees a disk within a second.
+            Kind::NoSpace => Some(10),
             Kind::TooMany if self.code == "overloaded" => Some(1),
             _ => None,
         }
@@ -157,6 +161,9 @@ impl From<ProposeError> for Error {
             ProposeError::TooNew { .. } => {
                 Self::new(Kind::Conflict, code::VERSION_NOT_ENABLED, error.to_string())
             }
+            ProposeError::NoSpace(_) => {
+                Self::new(Kind::NoSpace, "no_space", format!("{error}; nothing happened"))
+            }
             ProposeError::TooLarge { .. } => {
                 Self::new(Kind::TooLarge, "too_large", error.to_string())
             }
@@ -186,6 +193,7 @@ impl From<ReadIndexError> for Error {
     fn from(error: ReadIndexError) -> Self {
         let code = match &error {
             ReadIndexError::Unavailable(_) => "unavailable",
+            ReadIndexError::OutOfService(_) => "out_of_service",
             ReadIndexError::Behind { .. } => "behind",
             ReadIndexError::Stale { .. } => "too_stale",
         };
@@ -195,6 +203,14 @@ impl From<ReadIndexError> for Error {
 
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
+        // The storage says it by this word; the node has taken itself out of service by now.
+        if let ReadError::Store { source, .. } = &error
+            && source.to_string().starts_with("Corruption")
+        {
+            let detail = "this node's data is damaged; ask another node";
+            let source = Some(error.into());
+            return Self { source, ..Self::new(Kind::Unavailable, "out_of_service", detail) };
+        }
         Self::internal(error)
     }
 }

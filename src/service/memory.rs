@@ -216,6 +216,7 @@ impl Cluster for Memory {
             state_hash: Some(state.hash.digest()),
             build_version: "test".to_owned(),
             versions: Some(NodeVersions { min: 1, max: VERSION, agrees_in: Duration::ZERO }),
+            alarms: Vec::new(),
         }
     }
 

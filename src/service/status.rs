@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peat_gateway_cluster::{MembershipView, NodeStatus, Upgrade};
+use peat_gateway_cluster::{MembershipView, NodeHealth, NodeStatus, Upgrade};
 use peat_gateway_state::ids::NodeId;
 
 use super::access::{Operation, authorize};
@@ -60,6 +60,19 @@ impl Service {
     /// What this node has applied.
     pub fn applied_index(&self) -> u64 {
         self.cluster.changes().borrow().applied
+    }
+
+    /// Whether this process works.
+    ///
+    /// # Errors
+    /// What is stuck, so that only a restart can help.
+    pub fn alive(&self) -> Result<(), String> {
+        self.cluster.alive()
+    }
+
+    /// What watching this node's disk and data has found.
+    pub fn node_health(&self) -> NodeHealth {
+        self.cluster.health()
     }
 
     /// Whether this node is ready to serve.

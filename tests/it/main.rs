@@ -14,4 +14,5 @@ mod fire;
 mod house;
 mod membership;
 mod secrets;
+mod storage_faults;
 mod support;

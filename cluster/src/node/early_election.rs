@@ -83,7 +83,11 @@ async fn campaign(inner: &Inner, leader: u64) {
     let lease = inner.timing.election_timeout_max;
     let give_up_at = Instant::now() + lease * LEASES_MAX;
     let Some(turn) = turn(inner, leader) else { return };
-    while still_leads(inner, leader) && Instant::now() < give_up_at {
+    // A node that isn't fit leaves it to the others.
+    while inner.health.unfit().is_none()
+        && still_leads(inner, leader)
+        && Instant::now() < give_up_at
+    {
         let heard = inner.contact.age().unwrap_or(lease);
         let left = (lease + turn).saturating_sub(heard);
         if !left.is_zero() {

@@ -26,6 +26,8 @@ const QUEUE_MAX: usize = 8_192;
 const UNANSWERED_MAX: usize = 16_384;
 /// Encoded messages between the forwarder and its connection.
 const SEND_BUFFER: usize = 256;
+/// The code of a refusal for want of space.
+const NO_SPACE: &str = "no_space";
 /// How long opening the stream may take, the connection included.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
 
@@ -190,6 +192,7 @@ fn attempt(response: proto::ProposeResponse) -> Attempt {
         Some(Wire::NotLeader(other)) => {
             Attempt::NotLeader((other.leader != 0).then_some(other.leader))
         }
+        Some(Wire::Unavailable(reason)) if response.code == NO_SPACE => Attempt::NoSpace(reason),
         Some(Wire::Unavailable(reason)) => Attempt::Nothing(reason),
         Some(Wire::Unknown(reason)) => Attempt::Unknown(reason),
         None => Attempt::Unknown("the leader's answer is empty".to_owned()),
@@ -199,6 +202,7 @@ fn attempt(response: proto::ProposeResponse) -> Attempt {
 /// Writes what came of a forwarded command as its answer.
 pub(crate) fn answer(number: u64, attempt: Attempt) -> proto::ProposeResponse {
     use proto::propose_response::Result as Wire;
+    let code = if matches!(attempt, Attempt::NoSpace(_)) { NO_SPACE } else { "" };
     let result = match attempt {
         Attempt::Decided(committed) => Wire::Committed(proto::Committed {
             outcome: codec::encode(&committed.outcome).into(),
@@ -208,10 +212,11 @@ pub(crate) fn answer(number: u64, attempt: Attempt) -> proto::ProposeResponse {
         Attempt::NotLeader(leader) => {
             Wire::NotLeader(proto::NotLeader { leader: leader.unwrap_or_default() })
         }
-        Attempt::Nothing(reason) => Wire::Unavailable(reason),
+        // A node of an older build sees only that nothing happened.
+        Attempt::NoSpace(reason) | Attempt::Nothing(reason) => Wire::Unavailable(reason),
         Attempt::Unknown(reason) => Wire::Unknown(reason),
     };
-    proto::ProposeResponse { number, result: Some(result) }
+    proto::ProposeResponse { number, code: code.to_owned(), result: Some(result) }
 }
 
 fn describe(peer: &Peer, status: &Status) -> String {

@@ -20,10 +20,13 @@ use super::identity::Identity;
 use super::introduce::Introductions;
 use super::propose::{Attempt, ProposalLane};
 use super::read::{FindLeader, ReadRounds};
+use super::service::Checks;
+use super::space;
 use super::versions::KnownVersion;
 use crate::config::Timing;
 use crate::error::{ProposeError, ReadIndexError};
 use crate::handle::{Changes, Committed, Consistency, Leadership, View};
+use crate::health::Health;
 use crate::membership::{Departure, MembershipConfig};
 use crate::raft::{Member, TypeConfig};
 use crate::store::{Machine, StorageCounts, Store};
@@ -59,6 +62,10 @@ pub(crate) struct Inner {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) proposals: Semaphore,
     pub(super) leader_proposals: Semaphore,
+    /// What is wrong with this node.
+    pub(super) health: Arc<Health>,
+    /// What watching the data has found.
+    pub(super) checks: Checks,
     /// What this node had committed before it started is applied again.
     pub(super) recovered: AtomicBool,
     /// When this node's build began to run, and the newest cluster version that it has seen.
@@ -110,6 +117,9 @@ impl Inner {
         if envelope.command.is_leader_work() {
             return self.propose_leader_work(envelope, timeout).await;
         }
+        if let Some(reason) = self.damaged() {
+            return Err(ProposeError::Unavailable(reason));
+        }
         self.admit(&envelope.command).await?;
         let bytes = encode(envelope)?;
         let _place = self.proposals.try_acquire().map_err(|_| ProposeError::Overloaded)?;
@@ -120,6 +130,7 @@ impl Inner {
             changes.borrow_and_update();
             let nothing = match self.attempt(bytes.clone(), deadline).await {
                 Attempt::Decided(committed) => return Ok(committed),
+                Attempt::NoSpace(reason) => return Err(ProposeError::NoSpace(reason)),
                 Attempt::Unknown(reason) => return Err(ProposeError::Unknown(reason)),
                 Attempt::NotLeader(_) => "the node asked leads no more".to_owned(),
                 Attempt::Nothing(reason) => reason,
@@ -137,7 +148,10 @@ impl Inner {
     async fn attempt(&self, envelope: Bytes, deadline: Instant) -> Attempt {
         let finder = LeaderFinder { raft: self.raft.clone(), peers: self.peers.clone() };
         match finder.find() {
-            Ok(None) => self.lane.propose(envelope, None, deadline).await,
+            Ok(None) => match self.refused_here(&envelope) {
+                Some(refused) => refused,
+                None => self.lane.propose(envelope, None, deadline).await,
+            },
             Ok(Some(leader)) => self.forwarder.propose(&leader, envelope, deadline).await,
             Err(reason) => Attempt::Nothing(reason),
         }
@@ -153,6 +167,9 @@ impl Inner {
         }
         match self.leader() {
             Some(leader) if leader == self.node_id() => {
+                if let Some(refused) = self.refused_here(&envelope) {
+                    return refused;
+                }
                 self.lane.propose(envelope, None, Instant::now() + timeout).await
             }
             leader => Attempt::NotLeader(leader.map(|leader| leader.0)),
@@ -171,11 +188,17 @@ impl Inner {
         if leader.term() != fence.term {
             return Err(ProposeError::NotLeader);
         }
+        if space::grows(&envelope.command)
+            && let Some(reason) = self.health.no_space()
+        {
+            return Err(ProposeError::NoSpace(reason));
+        }
         let _place = self.leader_proposals.try_acquire().map_err(|_| ProposeError::Overloaded)?;
         let leadership = Some(leader.to_committed_leader_id());
         match self.lane.propose(bytes, leadership, Instant::now() + timeout).await {
             Attempt::Decided(committed) => Ok(committed),
             Attempt::NotLeader(_) => Err(ProposeError::NotLeader),
+            Attempt::NoSpace(reason) => Err(ProposeError::NoSpace(reason)),
             Attempt::Nothing(reason) => Err(ProposeError::Unavailable(reason)),
             Attempt::Unknown(reason) => Err(ProposeError::Unknown(reason)),
         }
@@ -186,6 +209,7 @@ impl Inner {
         consistency: Consistency,
         timeout: Duration,
     ) -> Result<View, ReadIndexError> {
+        self.check_in_service()?;
         let deadline = Instant::now() + timeout;
         let mut demanded = consistency.min_index;
         if !consistency.stale {
@@ -200,6 +224,8 @@ impl Inner {
             }
         }
         self.wait_applied(demanded, deadline).await?;
+        // Damage that was found meanwhile counts: what is read now could be wrong.
+        self.check_in_service()?;
         Ok(self.store.view())
     }
 
@@ -208,6 +234,9 @@ impl Inner {
         let mut changes = self.raft.server_metrics();
         loop {
             changes.borrow_and_update();
+            if let Some(reason) = self.stuck_leader() {
+                return Err(ReadIndexError::Unavailable(reason));
+            }
             let reason = match self.reads.index(deadline).await {
                 Ok(index) => return Ok(index),
                 Err(reason) => reason,
@@ -289,6 +318,9 @@ impl Inner {
     }
 
     pub(crate) fn ready(&self) -> Result<(), String> {
+        if let Some(reason) = self.health.unfit() {
+            return Err(reason);
+        }
         if let Some(waits_for) = self.bootstrapping() {
             return Err(waits_for);
         }

@@ -38,8 +38,12 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let mut metrics = inner.raft().server_metrics();
+    let mut health = inner.health.changes();
     loop {
-        let term = leading_term(&metrics, inner.node_id());
+        health.mark_unchanged();
+        // A node that isn't fit does no leader work, whatever consensus makes of it.
+        let term =
+            leading_term(&metrics, inner.node_id()).filter(|_| inner.health.unfit().is_none());
         let held = match *leadership.borrow() {
             Leadership::Leader { term, .. } => Some(term),
             Leadership::Follower => None,
@@ -57,6 +61,7 @@ pub(crate) async fn run(
         tokio::select! {
             () = shutdown.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() { break },
+            Ok(()) = health.changed() => {}
             () = lost_or_done => {}
         }
     }

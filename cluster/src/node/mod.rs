@@ -9,6 +9,7 @@
 
 mod bootstrap;
 mod clock;
+pub(crate) mod consistency;
 pub(crate) mod contact;
 mod departure;
 pub(crate) mod early_election;
@@ -18,14 +19,21 @@ pub(crate) mod identity;
 pub(crate) mod inner;
 pub(crate) mod introduce;
 mod leadership;
+mod log_bound;
 pub(crate) mod membership;
 pub(crate) mod propose;
 pub(crate) mod raise;
 pub(crate) mod read;
+mod scrub;
+pub(crate) mod service;
+mod space;
 mod start;
 pub(crate) mod status;
+#[cfg(test)]
+mod tests;
 mod transfer;
 pub(crate) mod versions;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -34,6 +34,8 @@ pub(crate) enum Attempt {
     Decided(Committed),
     /// Nothing happened: this is not the leader. The leader as it is known there.
     NotLeader(Option<u64>),
+    /// Nothing happened: the disks are nearly full.
+    NoSpace(String),
     /// Nothing happened, for another reason.
     Nothing(String),
     /// It may have happened.

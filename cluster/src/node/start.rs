@@ -25,10 +25,11 @@ use super::introduce::Introductions;
 use super::propose::ProposalLane;
 use super::read::ReadRounds;
 use super::versions::{self, KnownVersion};
-use super::{Node, leadership, membership, raise};
+use super::{Node, leadership, membership, raise, service};
 use crate::config::{ClusterConfig, Timing};
 use crate::error::StartError;
 use crate::handle::Leadership;
+use crate::health::Health;
 use crate::raft::Member;
 use crate::store::Store;
 use crate::transport::MESSAGE_BYTES_MAX;
@@ -111,6 +112,8 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         leadership,
         proposals: Semaphore::new(PROPOSALS_MAX),
         leader_proposals: Semaphore::new(LEADER_PROPOSALS_MAX),
+        health: Arc::new(Health::new()),
+        checks: Default::default(),
         recovered: AtomicBool::new(false),
         known_version: KnownVersion::new(),
         bootstrap: Mutex::new(None),
@@ -154,6 +157,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
     tokio::spawn(versions::keep_marked(inner.clone(), shutdown.clone()));
     tokio::spawn(raise::raise_when_all_agree(inner.clone(), shutdown.clone()));
     membership::start(&inner, &shutdown);
+    service::watch(&inner, &shutdown);
     tokio::spawn(watch_recovery(inner, shutdown));
     Ok(node)
 }
@@ -210,7 +214,8 @@ fn serve(
     tls: Option<ServerTlsConfig>,
     shutdown: &CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
-    let admission = Admission::new(inner.identity.clone(), inner.retired.clone());
+    let admission =
+        Admission::new(inner.identity.clone(), inner.retired.clone(), inner.health.clone());
     let raft = RaftServer::new(RaftService {
         raft: inner.raft.clone(),
         store: inner.store.clone(),

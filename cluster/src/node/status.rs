@@ -14,6 +14,7 @@ use tonic::{Response, Status};
 use super::inner::Inner;
 use super::versions::{versions_from_wire, versions_to_wire};
 use crate::handle::{NodeStatus, Role};
+use crate::health::Alarm;
 use crate::raft::Member;
 use crate::transport::admission;
 use crate::transport::peers::Peer;
@@ -52,6 +53,7 @@ impl Inner {
             build_version: env!("CARGO_PKG_VERSION").to_owned(),
             versions: Some(self.versions()),
             problem: None,
+            alarms: self.health.alarms(),
         }
     }
 
@@ -149,6 +151,11 @@ fn status(
         build_version: answer.build_version,
         versions,
         problem,
+        alarms: answer
+            .alarms
+            .into_iter()
+            .map(|a| Alarm { code: a.code, detail: a.detail })
+            .collect(),
     };
     (status, answer.replication)
 }
@@ -177,8 +184,13 @@ pub(crate) fn to_wire(status: NodeStatus, leader: Option<NodeId>) -> proto::Stat
         leader: leader.map(|leader| leader.0).unwrap_or_default(),
         build_version: status.build_version,
         versions: status.versions.map(versions_to_wire),
+        alarms: status.alarms.into_iter().map(alarm_to_wire).collect(),
         ..proto::StatusResponse::default()
     }
+}
+
+fn alarm_to_wire(alarm: Alarm) -> proto::Alarm {
+    proto::Alarm { code: alarm.code, detail: alarm.detail }
 }
 
 fn role_name(role: Role) -> &'static str {

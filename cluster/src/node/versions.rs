@@ -260,6 +260,7 @@ mod tests {
             matched_index: None,
             lag: None,
             last_contact_ms: None,
+            alarms: Vec::new(),
             problem: None,
             state_hash: None,
             build_version: "0.1.0".to_owned(),

@@ -5,6 +5,8 @@
 //!  FORMAT       "peat-gateway data directory", format number, the cluster's version from 2 on
 //!  synced       what must be in the WAL after a crash, see `synced`
 //!  db/          RocksDB
+//!  ballast      space that is given up when the disk is full, see `space`
+//!  OUT-OF-SERVICE  why this directory must never be used again, see `quarantine`
 //!  snapshots/   snapshots on their way between nodes; removed at start
 //!  REMOVED      says that its node was removed from the cluster: never used again
 //! ```
@@ -17,6 +19,7 @@ use peat_gateway_state::VERSION;
 use peat_gateway_state::command::FIRST_VERSION;
 use rustix::fs::FlockOperation;
 
+use super::space::{MAKE_ROOM, is_full};
 use crate::error::StartError;
 
 /// The format of a directory of a cluster of version 1: builds from before there were versions read it.
@@ -30,7 +33,7 @@ const IGNORED: [&str; 2] = ["lost+found", "LOCK"];
 
 /// Paths of a data directory.
 #[derive(Clone, Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     root: PathBuf,
 }
 
@@ -54,6 +57,18 @@ impl Directory {
 
     pub(super) fn synced(&self) -> PathBuf {
         self.root.join("synced")
+    }
+
+    pub(super) fn ballast(&self) -> PathBuf {
+        self.root.join("ballast")
+    }
+
+    pub(super) fn out_of_service(&self) -> PathBuf {
+        self.root.join("OUT-OF-SERVICE")
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn snapshots(&self) -> PathBuf {
@@ -162,7 +177,7 @@ impl Directory {
         self.write_durably(&path, format_text(version).as_bytes())
     }
 
-    fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = path.with_extension("tmp");
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
@@ -182,7 +197,10 @@ impl Directory {
         result: Result<T, E>,
         doing: &str,
     ) -> Result<T, StartError> {
-        result.map_err(|error| self.refuse(format!("could not {doing}: {error}")))
+        result.map_err(|error| {
+            let reason = format!("could not {doing}: {error}");
+            self.refuse(if is_full(&reason) { format!("{reason}; {MAKE_ROOM}") } else { reason })
+        })
     }
 
     /// Builds the error that names the directory.

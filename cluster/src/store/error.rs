@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use peat_gateway_state::ReadError;
 use peat_gateway_state::apply::ApplyError;
 use thiserror::Error;
 
@@ -87,6 +88,21 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it says that what is stored isn't what was written: the data is damaged, not only the disk
+    /// unwilling. A row that can't be decoded isn't counted: a newer version may have written it.
+    pub(super) fn is_damage(&self) -> bool {
+        let corrupt = |error: &rocksdb::Error| error.kind() == rocksdb::ErrorKind::Corruption;
+        match self {
+            StoreError::Database { source, .. } => corrupt(source),
+            StoreError::Decode { what, .. } => *what == "log entry",
+            StoreError::MissingEntry { .. } => true,
+            StoreError::Apply {
+                source: ApplyError::Read(ReadError::Store { source, .. }), ..
+            } => source.downcast_ref::<rocksdb::Error>().is_some_and(corrupt),
+            _ => false,
+        }
+    }
+
     /// For `map_err` on RocksDB calls.
     pub(crate) fn database(doing: &'static str) -> impl FnOnce(rocksdb::Error) -> StoreError {
         move |source| StoreError::Database { doing, source }

@@ -20,6 +20,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::error::StoreError;
+use super::space;
+use super::stall::SyncWatch;
 use super::synced::SyncedFile;
 use crate::raft::Vote;
 
@@ -62,8 +64,12 @@ impl Failure {
             if current.is_some() {
                 return false;
             }
+            let reason = match space::is_full(reason) {
+                true => format!("{reason}; {}", space::MAKE_ROOM),
+                false => reason.to_owned(),
+            };
             tracing::error!(reason, "the store failed");
-            *current = Some(reason.to_owned());
+            *current = Some(reason);
             true
         });
     }
@@ -96,6 +102,8 @@ pub(super) struct Counters {
     pub append_bytes: AtomicU64,
     pub apply_batches: AtomicU64,
     pub applied_entries: AtomicU64,
+    /// What the flusher is at, and how long syncs take.
+    pub syncs: SyncWatch,
 }
 
 impl Counters {
@@ -218,9 +226,11 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
     }
 
     fn flush(&mut self, batch: &mut Vec<Job>) {
+        let counters = self.counters.clone();
+        let _working = counters.syncs.enter();
         if self.failed.is_none() {
             Counters::add(&self.counters.fsyncs, 1);
-            let result = (self.sync)();
+            let result = counters.syncs.timed(&mut self.sync);
             self.note(result);
         }
         if self.failed.is_none() {
@@ -261,6 +271,8 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
 
     fn sync_mark(&mut self) {
         if self.failed.is_none() {
+            let counters = self.counters.clone();
+            let _working = counters.syncs.enter();
             let result = self.synced.sync();
             self.note(result.map_err(|error| format!("could not sync the synced mark: {error}")));
         }

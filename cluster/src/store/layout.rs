@@ -19,6 +19,7 @@ use rocksdb::{
 
 use super::directory::DirectoryLock;
 use super::error::StoreError;
+use super::quarantine::Damage;
 
 /// A RocksDB whose column families can come and go while it is shared.
 pub(super) type Db = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
@@ -61,7 +62,7 @@ const LOG_MEMTABLE_BYTES: usize = 32 << 20;
 const STATE_MEMTABLE_BYTES: usize = 16 << 20;
 /// The WAL on disk; beyond, memtables are written out so that old files can go. It is also what a
 /// restart reads at most.
-const WAL_BYTES_MAX: u64 = 128 << 20;
+pub(super) const WAL_BYTES_MAX: u64 = 128 << 20;
 /// WAL files that are written over instead of removed: a sync of bytes in place needs no change of the
 /// file's size, so the file system's own journal stays out of it.
 const WAL_FILES_RECYCLED: usize = 3;
@@ -84,12 +85,14 @@ const WRITE_BACK_BYTES: u64 = 1 << 20;
 /// Fields drop in order: the lock is released once RocksDB is closed.
 pub(crate) struct Database {
     pub(super) db: Db,
+    /// Where readers note damage.
+    pub(super) damage: Damage,
     _lock: DirectoryLock,
 }
 
 impl Database {
     pub(super) fn new(db: Db, lock: DirectoryLock) -> Self {
-        Self { db, _lock: lock }
+        Self { db, damage: Damage::new(), _lock: lock }
     }
 
     /// The handle of a column family.

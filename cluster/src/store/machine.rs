@@ -22,6 +22,7 @@ use prost::Message;
 use rocksdb::WriteBatch;
 
 use super::Inner;
+use super::checkpoints::is_checkpoint;
 use super::error::StoreError;
 use super::flusher::Counters;
 use super::layout::{META, key, state_column};
@@ -144,6 +145,7 @@ impl Inner {
 
     /// Makes what is in the database the newest view.
     pub(super) fn publish(&self, position: Position) -> Result<(), StoreError> {
+        self.checkpoints.note(&position);
         let view = View::take(&self.database, position)?;
         // The old view is dropped after the lock: releasing a snapshot takes RocksDB's mutex.
         let old = std::mem::replace(
@@ -214,8 +216,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 return Err(StoreError::NotConsecutive { doing, found, expected }.into());
             }
             bytes += encoded_bytes(&entry);
+            let ends_here = is_checkpoint(entry.log_id.index);
             batch.push((entry, responder));
-            if batch.len() == BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+            if ends_here || batch.len() == BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
                 bytes = 0;
                 self.inner.check(self.apply_batch(std::mem::take(&mut batch)))?;
             }

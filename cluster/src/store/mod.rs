@@ -15,20 +15,28 @@
 //! * [`Store`]: opens a data directory and hands out the parts.
 //! * [`View`]: the state at one applied index.
 //! * `layout`, `directory`, `synced`: what is on the disk.
+//! * `space`, `stall`: the disk's free space and its pace. `checkpoints`, `scrub`, `quarantine`: damage is
+//!   found, and the directory is taken out of service.
 //! * `flusher`: group commit. `log`, `reader`, `cache`: the log. `machine`, `rows`: apply.
 //! * `snapshot`: send, receive, install.
 
 mod cache;
+mod checkpoints;
 mod directory;
 mod error;
 mod flusher;
 mod layout;
 mod log;
+mod log_size;
 mod machine;
 mod open;
+mod quarantine;
 mod reader;
 mod rows;
+pub(crate) mod scrub;
 mod snapshot;
+pub(crate) mod space;
+pub(crate) mod stall;
 mod synced;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -89,6 +97,7 @@ pub(super) struct Inner {
     rows: Mutex<rows::RowCache>,
     identity: Mutex<NodeIdentity>,
     changes: watch::Sender<Changes>,
+    checkpoints: checkpoints::Checkpoints,
     failure: flusher::Failure,
     counters: Arc<flusher::Counters>,
     columns: layout::ColumnOptions,
@@ -196,6 +205,16 @@ impl Store {
         self.inner.directory.mark_version(version)
     }
 
+    /// What the flusher is at, and how long syncs take.
+    pub(crate) fn syncs(&self) -> &stall::SyncWatch {
+        &self.inner.counters.syncs
+    }
+
+    /// The data directory's paths.
+    pub(crate) fn directory(&self) -> &directory::Directory {
+        &self.inner.directory
+    }
+
     /// Begins to receive a snapshot from another node.
     ///
     /// # Errors
@@ -217,6 +236,7 @@ impl Inner {
     /// Passes a result on, and tells who watches when it is an error: the process must end.
     fn check<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error) = &result {
+            self.consider_damage(error);
             self.failure.set(&error::chain(error));
         }
         result

@@ -22,6 +22,7 @@ use super::layout::{
 };
 use super::log::{Log, decode_at};
 use super::snapshot::{drop_generation, remove_unfinished};
+use super::space::{MAKE_ROOM, is_full};
 use super::synced::SyncedFile;
 use super::view::{Position, View};
 use super::{Inner, NodeIdentity, Opened, Store};
@@ -39,6 +40,8 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let lock = directory.lock()?;
     directory.check_format()?;
     directory.check_not_removed()?;
+    directory.check_in_service()?;
+    directory.make_room();
     let snapshots = directory.snapshots();
     directory.check(fs::create_dir_all(&snapshots), "create its folder of snapshots")?;
     let columns = ColumnOptions::new();
@@ -73,6 +76,7 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
         rows: Mutex::default(),
         identity: Mutex::new(identity),
         changes: watch::Sender::new(changes),
+        checkpoints: Default::default(),
         failure,
         counters,
         columns,
@@ -110,6 +114,9 @@ fn open_database(
     }
     let descriptors = names.iter().map(|name| ColumnFamilyDescriptor::new(name, columns.of(name)));
     let db = Db::open_cf_descriptors(&options, &path, descriptors).map_err(|error| {
+        if is_full(&error.to_string()) {
+            return directory.refuse(format!("could not open its database: {error}; {MAKE_ROOM}"));
+        }
         directory.refuse(format!(
             "could not open its database: {error}; if the disk is sound, {REBUILD}"
         ))

@@ -92,7 +92,14 @@ impl View {
     pub(super) fn get_full(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let held = self.inner.rows.borrow_dependent();
         let value = held.snapshot.get_cf(held.family(space.family()), key);
-        value.map_err(|source| failed(space, source))
+        value.map_err(|source| self.failed(space, source))
+    }
+
+    /// Damage that a reader meets takes the node out of service, whatever the reader makes of it.
+    fn failed(&self, space: Space, source: rocksdb::Error) -> ReadError {
+        let doing = format!("read a {} row", space.name());
+        self.inner.rows.borrow_owner().damage.note_if_corrupt(&doing, &source);
+        ReadError::Store { space: space.name(), source: Box::new(source) }
     }
 
     /// Visits all rows of a family in key order, by their full keys, until `visit` fails.
@@ -162,7 +169,7 @@ impl Reader for View {
                 rows.next();
             }
         }
-        rows.status().map_err(|source| failed(space, source))
+        rows.status().map_err(|source| self.failed(space, source))
     }
 }
 
@@ -172,8 +179,4 @@ pub(super) fn full_key(space: Space, key: &[u8]) -> Vec<u8> {
     full.push(space.byte());
     full.extend_from_slice(key);
     full
-}
-
-fn failed(space: Space, source: rocksdb::Error) -> ReadError {
-    ReadError::Store { space: space.name(), source: Box::new(source) }
 }

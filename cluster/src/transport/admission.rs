@@ -7,6 +7,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use crate::health::{AlarmCode, Health};
 use crate::node::identity::Identity;
 
 const CLUSTER: &str = "peat-cluster-id";
@@ -93,11 +94,12 @@ pub(crate) fn caller(metadata: &MetadataMap) -> Option<u64> {
 pub(crate) struct Admission {
     identity: Arc<Identity>,
     retired: Arc<Retired>,
+    health: Arc<Health>,
 }
 
 impl Admission {
-    pub(crate) fn new(identity: Arc<Identity>, retired: Arc<Retired>) -> Self {
-        Self { identity, retired }
+    pub(crate) fn new(identity: Arc<Identity>, retired: Arc<Retired>, health: Arc<Health>) -> Self {
+        Self { identity, retired, health }
     }
 
     /// Returns the caller's id.
@@ -141,6 +143,10 @@ impl Admission {
 
 impl Interceptor for Admission {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        // What comes this way is Raft's: a node that is out of service neither votes nor follows.
+        if let Some(reason) = self.health.detail(AlarmCode::Damaged) {
+            return Err(Status::unavailable(format!("this node is out of service: {reason}")));
+        }
         self.check(request.metadata()).map(|_| request)
     }
 }
@@ -152,14 +158,17 @@ mod tests {
     use tonic::Code;
 
     use super::{Admission, Retired, address, reached_node, removed_node};
+    use crate::health::Health;
     use crate::node::identity::Identity;
 
     #[test]
     fn call_for_this_node_of_this_cluster_is_admitted_and_no_other() {
         let cluster = Some([7; 16]);
         let caller = Identity::new(1, cluster);
-        let admission =
-            |node, cluster| Admission::new(Arc::new(Identity::new(node, cluster)), Arc::default());
+        let health = Arc::new(Health::new());
+        let admission = |node, cluster| {
+            Admission::new(Arc::new(Identity::new(node, cluster)), Arc::default(), health.clone())
+        };
         let call = address(&caller, 2, ()).expect("addressed");
         assert_eq!(admission(2, cluster).check(call.metadata()).expect("admitted"), 1);
         for other in [admission(3, cluster), admission(2, Some([8; 16])), admission(2, None)] {
@@ -174,7 +183,11 @@ mod tests {
     fn removed_node_is_told_so_and_a_wrong_address_names_who_was_reached() {
         let cluster = Some([7; 16]);
         let retired = Arc::new(Retired::default());
-        let admission = Admission::new(Arc::new(Identity::new(2, cluster)), retired.clone());
+        let admission = Admission::new(
+            Arc::new(Identity::new(2, cluster)),
+            retired.clone(),
+            Arc::new(Health::new()),
+        );
         let from_1 = address(&Identity::new(1, cluster), 2, ()).expect("addressed");
         assert!(admission.check(from_1.metadata()).is_ok());
         retired.replace([1].into());
@@ -190,7 +203,7 @@ mod tests {
     fn process_with_a_copy_of_the_data_directory_is_refused() {
         let identity = Arc::new(Identity::new(2, Some([7; 16])));
         let call = address(&identity, 2, ()).expect("addressed");
-        let admission = Admission::new(identity, Arc::default());
+        let admission = Admission::new(identity, Arc::default(), Arc::new(Health::new()));
         let refused = admission.check(call.metadata()).expect_err("refused");
         assert!(refused.message().contains("copies of one data directory"), "{refused}");
     }

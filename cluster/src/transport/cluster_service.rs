@@ -14,7 +14,7 @@ use super::admission::Admission;
 use super::token::{TokenKey, proves};
 use crate::node::inner::Inner;
 use crate::node::versions::versions_to_wire;
-use crate::node::{forward, membership, raise, read, status};
+use crate::node::{consistency, forward, membership, raise, read, status};
 use crate::wire::stored::member_to_stored;
 
 /// Answers between the state and one node's connection; proposals wait while it is full.
@@ -116,6 +116,9 @@ impl Cluster for ClusterService {
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
         use proto::read_index_response::Result as Wire;
         self.admission.check(request.metadata())?;
+        if let Some(reason) = self.inner.damaged() {
+            return Err(out_of_service(&reason));
+        }
         let leader = self.inner.leader();
         let result = if leader == Some(self.inner.node_id()) {
             match read::confirmed_index(self.inner.raft()).await {
@@ -175,6 +178,22 @@ impl Cluster for ClusterService {
         }
         Ok(Response::new(self.inner.join_here(joins, source.unwrap_or_default()).await))
     }
+
+    async fn state_hashes(
+        &self,
+        request: Request<proto::StateHashesRequest>,
+    ) -> Result<Response<proto::StateHashesResponse>, Status> {
+        self.admission.check(request.metadata())?;
+        if let Some(reason) = self.inner.damaged() {
+            // Its word would count against nodes that are right.
+            return Err(out_of_service(&reason));
+        }
+        Ok(Response::new(consistency::answer(self.inner.store().state_hashes())))
+    }
+}
+
+fn out_of_service(reason: &str) -> Status {
+    Status::unavailable(format!("this node is out of service: {reason}"))
 }
 
 fn wrong_token() -> Status {

@@ -205,6 +205,9 @@ pub struct ProposeResponse {
     /// The proposal that this answers.
     #[prost(uint64, tag = "5")]
     pub number: u64,
+    /// With `unavailable`: why, for programs; `no_space` or empty.
+    #[prost(string, tag = "30")]
+    pub code: ::prost::alloc::string::String,
     #[prost(oneof = "propose_response::Result", tags = "1, 2, 3, 4")]
     pub result: ::core::option::Option<propose_response::Result>,
 }
@@ -299,6 +302,9 @@ pub struct StatusResponse {
     /// On the leader: how far the others are.
     #[prost(message, repeated, tag = "18")]
     pub replication: ::prost::alloc::vec::Vec<Replication>,
+    /// What is wrong with the node.
+    #[prost(message, repeated, tag = "30")]
+    pub alarms: ::prost::alloc::vec::Vec<Alarm>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -504,6 +510,34 @@ pub struct JoinRequest {
     pub member: ::core::option::Option<super::super::stored::v1::Member>,
     #[prost(uint64, tag = "4")]
     pub boot_id: u64,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Alarm {
+    /// Stable and snake_case.
+    #[prost(string, tag = "1")]
+    pub code: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub detail: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateHashesRequest {}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StateHashesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub hashes: ::prost::alloc::vec::Vec<IndexedHash>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IndexedHash {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// 32 bytes, of the state at `index`.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
 }
 /// Generated client implementations.
 pub mod raft_client {
@@ -1471,6 +1505,33 @@ pub mod cluster_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// The state hashes that a node still knows, so that nodes can compare where their indexes meet.
+        pub async fn state_hashes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StateHashesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StateHashesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/peat.gateway.cluster.v1.Cluster/StateHashes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "StateHashes"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1548,6 +1609,14 @@ pub mod cluster_server {
             request: tonic::Request<super::RaiseVersionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RaiseVersionResponse>,
+            tonic::Status,
+        >;
+        /// The state hashes that a node still knows, so that nodes can compare where their indexes meet.
+        async fn state_hashes(
+            &self,
+            request: tonic::Request<super::StateHashesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StateHashesResponse>,
             tonic::Status,
         >;
     }
@@ -1966,6 +2035,51 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RaiseVersionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peat.gateway.cluster.v1.Cluster/StateHashes" => {
+                    #[allow(non_camel_case_types)]
+                    struct StateHashesSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::StateHashesRequest>
+                    for StateHashesSvc<T> {
+                        type Response = super::StateHashesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StateHashesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::state_hashes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StateHashesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

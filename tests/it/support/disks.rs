@@ -35,10 +35,15 @@ pub fn available() -> Result<(), String> {
 impl Disk {
     /// Makes an image in RAM, a file system on it, and mounts it under `root`.
     pub fn make(root: &Path, name: &str) -> Result<Self, String> {
+        Self::make_sized(root, name, IMAGE_MIB)
+    }
+
+    /// The same with a size of its own, MiB.
+    pub fn make_sized(root: &Path, name: &str, mib: u64) -> Result<Self, String> {
         let unique = format!("peat-gateway-test-{}-{name}.img", std::process::id());
         let image = Path::new("/dev/shm").join(unique);
         let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
-        file.set_len(IMAGE_MIB << 20).map_err(|error| error.to_string())?;
+        file.set_len(mib << 20).map_err(|error| error.to_string())?;
         let mount = root.join(name);
         std::fs::create_dir_all(&mount).map_err(|error| error.to_string())?;
         let disk = Self { image, mount };
@@ -55,6 +60,43 @@ impl Disk {
     /// The cut: nothing that is not on the image by now will ever be.
     pub fn cut(&self) -> Result<(), String> {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.mount))
+    }
+
+    /// Writes a file of no use until this many MiB are free, as another user of the disk would.
+    pub fn fill_up_to(&self, free_mib: u64) {
+        let space = rustix::fs::statvfs(&self.mount).expect("the file system answers");
+        let free = space.f_bavail * space.f_frsize;
+        let wanted = free.saturating_sub(free_mib << 20);
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.filler())
+            .expect("the filler can be made");
+        let begin = file.metadata().expect("the filler is there").len();
+        let flags = rustix::fs::FallocateFlags::empty();
+        let filled = rustix::fs::fallocate(&file, flags, begin, wanted.max(1));
+        assert!(filled.is_ok() || free_mib == 0, "the disk can be filled: {filled:?}");
+        if free_mib == 0 {
+            self.fill_the_rest(&file);
+        }
+    }
+
+    /// Takes what is left, block by block: a large reservation fails as a whole.
+    fn fill_the_rest(&self, mut file: &std::fs::File) {
+        use std::io::Write;
+        for bytes in [1 << 20, 64 << 10, 4 << 10] {
+            let chunk = vec![0; bytes];
+            while file.write_all(&chunk).is_ok() {}
+        }
+    }
+
+    /// Removes what [`Self::fill_up_to`] wrote.
+    pub fn free(&self) {
+        std::fs::remove_file(self.filler()).expect("the filler can be removed");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.mount.join("filler")
     }
 
     /// Unmounts it.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::error::StartError;
 use crate::store::Store;
+use crate::store::layout::WAL_BYTES_MAX;
 use crate::wire::stored::log_id;
 
 #[tokio::test]
@@ -206,4 +207,32 @@ async fn entries_that_leave_a_gap_are_refused() {
     store.log().purge(log_id(1, 7)).await.unwrap();
     assert!(store.log().write_entries([filled(2, 10)].into_iter()).is_err());
     append(&mut store.log(), [filled(8, 10)]).await;
+}
+
+#[tokio::test]
+async fn write_ahead_log_is_cut_when_it_reaches_its_bound() {
+    const ENTRY_BYTES: usize = 512 << 10;
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let mut log = store.log();
+    let mut most = 0;
+    // Three times the bound goes through it.
+    for index in 1..=3 * (WAL_BYTES_MAX / ENTRY_BYTES as u64) {
+        append(&mut log, [filled(index, ENTRY_BYTES)]).await;
+        if index % 16 == 0 {
+            most = most.max(wal_bytes(root.path()));
+        }
+    }
+    // What was written since the cut began, and the files that wait to be written over.
+    let limit = WAL_BYTES_MAX * 5 / 2;
+    assert!(most <= limit, "{most} bytes of write-ahead log, the limit is {limit}");
+}
+
+fn wal_bytes(data: &Path) -> u64 {
+    let files = std::fs::read_dir(data.join("db")).unwrap().flatten();
+    files
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"))
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
 }

@@ -1,8 +1,10 @@
 //! What the store promises, proven on real files.
 
+mod checkpoints;
 mod crash;
 mod directory;
 mod durability;
+mod flips;
 mod flusher;
 mod reading;
 mod snapshot;

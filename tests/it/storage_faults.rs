@@ -1,0 +1,346 @@
+//! Disks that don't answer, are full, or forget: real processes (INV-1, INV-10, INV-11).
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::cluster::{self, ADMIN_TOKEN, Cluster};
+use crate::support::disks::{self, Disk};
+use crate::support::load::Load;
+use crate::support::random::Random;
+use crate::support::{self, wait_for};
+
+/// Writers while the disks fail.
+const WRITERS: usize = 8;
+/// Longest that any change of state may take here.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Size of the disks that fill up, MiB: room for a write-ahead log, and little more.
+const SMALL_DISK_MIB: u64 = 768;
+
+fn not_run(what: &str, reason: &str) {
+    println!("NOT RUN on this machine: {what} ({reason})");
+    eprintln!("NOT RUN on this machine: {what} ({reason})");
+}
+
+/// Every sync of a process takes a minute until this is dropped.
+struct StuckSyncs(Child);
+
+impl StuckSyncs {
+    fn of(pid: u32) -> Result<Self, String> {
+        let child = Command::new("strace")
+            .args(["-f", "-q", "-o", "/dev/null", "-p", &pid.to_string()])
+            .args(["-e", "trace=fdatasync,fsync"])
+            .args(["-e", "inject=fdatasync,fsync:delay_enter=60s"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("strace: {error}"))?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for StuckSyncs {
+    fn drop(&mut self) {
+        // SIGTERM, so that it lets go of the process.
+        let pid = rustix::process::Pid::from_raw(self.0.id() as i32).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Whether a process may be slowed down here.
+fn strace_available() -> Result<(), String> {
+    let mut probe = Command::new("sleep").arg("30").spawn().map_err(|error| error.to_string())?;
+    let attached = Command::new("timeout")
+        .args(["1", "strace", "-q", "-o", "/dev/null", "-p", &probe.id().to_string()])
+        .output();
+    probe.kill().ok();
+    probe.wait().ok();
+    let output = attached.map_err(|error| format!("strace: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    // 124: it was attached until the time was up.
+    match output.status.code() {
+        Some(124) => Ok(()),
+        _ => Err(format!("strace can't attach: {said}")),
+    }
+}
+
+/// The alarms of a node by its name, as another node shows them.
+fn alarms(cluster: &Value, name: &str) -> Vec<String> {
+    let nodes = cluster["nodes"].as_array().cloned().unwrap_or_default();
+    let node = nodes.into_iter().find(|node| node["name"] == name).unwrap_or(Value::Null);
+    let alarms = node["alarms"].as_array().cloned().unwrap_or_default();
+    alarms.iter().filter_map(|alarm| alarm["code"].as_str().map(str::to_owned)).collect()
+}
+
+async fn progress(load: &Load, what: &str) {
+    let goal = load.acknowledged() + 20;
+    wait_for(what, LIMIT, || async {
+        match load.acknowledged() {
+            now if now >= goal => Ok(()),
+            now => Err(format!("{now} of {goal}")),
+        }
+    })
+    .await;
+}
+
+#[test]
+fn leader_whose_disk_does_not_answer_gives_up_leadership_and_comes_back_by_itself() {
+    if let Err(reason) = strace_available() {
+        not_run("a leader whose disk doesn't answer", &reason);
+        return;
+    }
+    let _alone = support::alone();
+    support::runtime().block_on(async {
+        let mut cluster = Cluster::prepare(3);
+        cluster.set("PEAT_DISK_STALL_MS", "1000");
+        cluster.start_all();
+        cluster.wait_ready().await;
+        let load = Load::start(&cluster.any(), WRITERS).await;
+        let stuck = cluster.leader().await;
+        let api = cluster.api(stuck);
+        let others = cluster.api((stuck + 1) % 3);
+        let pid = cluster.nodes[stuck].pid().expect("it runs");
+        let syncs = StuckSyncs::of(pid).expect("strace attaches");
+        let name = format!("node-{}", stuck + 1);
+        wait_for("the node to say that its disk is stuck", LIMIT, || async {
+            let answer = api.get("/readyz").await?;
+            let said = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            match (answer.status, said.contains("a sync of the data directory")) {
+                (503, true) => Ok(()),
+                _ => Err(format!("{answer:?}")),
+            }
+        })
+        .await;
+        wait_for("another leader, and the alarm on it", LIMIT, || async {
+            let seen = others.get_json("/cluster").await?;
+            let address = cluster.nodes[stuck].url();
+            let nodes = seen["nodes"].as_array().cloned().unwrap_or_default();
+            let leads = nodes
+                .iter()
+                .any(|node| node["role"] == "leader" && node["address"] != address.as_str());
+            match leads && alarms(&seen, &name) == ["disk_stalled"] {
+                true => Ok(()),
+                false => Err(format!("{seen}")),
+            }
+        })
+        .await;
+        let livez = api.get("/livez").await.expect("the process answers");
+        assert_eq!(livez.status, 200, "a restart helps nobody yet: {livez:?}");
+        let metrics = api.get("/metrics").await.expect("the process answers").body;
+        assert!(metrics.contains("\npeat_storage_stalled 1\n"), "{metrics}");
+        progress(&load, "writes without the stuck node").await;
+        drop(syncs);
+        cluster.wait_ready().await;
+        progress(&load, "writes with the node that came back").await;
+        load.check(&cluster.any()).await;
+        load.stop().await;
+        cluster.wait_equal().await;
+        let metrics = api.get("/metrics").await.expect("the process answers").body;
+        assert!(metrics.contains("\npeat_storage_stalled 0\n"), "{metrics}");
+        assert!(metrics.contains("peat_storage_sync_seconds_bucket{le=\"0.01\"}"), "{metrics}");
+    });
+}
+
+struct SmallDisks {
+    cluster: Cluster,
+    disks: Vec<Disk>,
+    _mounts: tempfile::TempDir,
+}
+
+impl SmallDisks {
+    /// Three nodes, each on a small disk of its own.
+    fn prepare() -> Self {
+        let mounts = tempfile::tempdir().expect("a temporary directory");
+        let disks = (1..=3)
+            .map(|number| {
+                let name = format!("disk-{number}");
+                Disk::make_sized(mounts.path(), &name, SMALL_DISK_MIB).expect("a disk")
+            })
+            .collect();
+        let cluster = Cluster::prepare_with(3, |_, number| {
+            mounts.path().join(format!("disk-{number}")).join("data")
+        });
+        Self { cluster, disks, _mounts: mounts }
+    }
+}
+
+#[test]
+fn writes_are_refused_while_the_disks_are_nearly_full_and_taken_again_when_they_are_not() {
+    if let Err(reason) = disks::available() {
+        not_run("nearly full disks", &reason);
+        return;
+    }
+    let _alone = support::alone();
+    support::runtime().block_on(async {
+        let mut small = SmallDisks::prepare();
+        small.cluster.start_all();
+        small.cluster.wait_ready().await;
+        let any = small.cluster.any();
+        any.create("/orgs", &json!({ "org_id": "acme", "display_name": "Acme" })).await;
+        // The file system's own reserve isn't ours: 5 % of what we may use is some 35 MiB.
+        small.disks.iter().for_each(|disk| disk.fill_up_to(20));
+        let body = json!({ "display_name": "Larger" });
+        for node in 0..3 {
+            let api = small.cluster.api(node);
+            let refused = wait_for("a refusal for want of space", LIMIT, || async {
+                let answer =
+                    api.send(reqwest::Method::PATCH, "/orgs/acme", Some(&body), &[]).await?;
+                if answer.status == 507 { Ok(answer) } else { Err(format!("{answer:?}")) }
+            })
+            .await;
+            assert_eq!(refused.json()["code"], "no_space", "{refused:?}");
+            assert!(refused.header("retry-after").is_some(), "{refused:?}");
+            let org = api.get_json("/orgs/acme").await.expect("reads go on");
+            assert!(org["display_name"].is_string());
+        }
+        let seen = any.get_json("/cluster").await.expect("the cluster");
+        for number in 1..=3 {
+            let alarms = alarms(&seen, &format!("node-{number}"));
+            assert!(alarms.contains(&"no_space".to_owned()), "{seen}");
+        }
+        let shown = client(&small.cluster, &["cluster", "status"]);
+        assert!(shown.contains("no_space") && shown.contains("MiB free"), "{shown}");
+        small.disks.iter().for_each(Disk::free);
+        wait_for("a write", LIMIT, || async {
+            let answer = any.send(reqwest::Method::PATCH, "/orgs/acme", Some(&body), &[]).await?;
+            if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
+        small.cluster.wait_ready().await;
+        let ballast = small.disks[0].mount.join("data/ballast");
+        wait_for("the ballast", LIMIT, || async { ballast.metadata().map(drop) }).await;
+        small.cluster.wait_equal().await;
+        drop(small.cluster);
+    });
+}
+
+#[test]
+fn node_whose_disk_is_full_ends_cleanly_and_comes_back_when_it_is_not() {
+    if let Err(reason) = disks::available() {
+        not_run("a full disk", &reason);
+        return;
+    }
+    let _alone = support::alone();
+    support::runtime().block_on(async {
+        let mut random = Random::announced("full disk");
+        let mut small = SmallDisks::prepare();
+        // Nothing warns and nothing is held back: the disk is really full.
+        small.cluster.set("PEAT_DISK_FREE_MIB_MIN", "0");
+        small.cluster.start_all();
+        small.cluster.wait_ready().await;
+        let load = Load::start(&small.cluster.any(), WRITERS).await;
+        progress(&load, "writes").await;
+        let full = random.between(0, 3) as usize;
+        small.disks[full].fill_up_to(0);
+        // What it has reserved ahead lasts for a while; a restart asks for new files at once.
+        small.cluster.nodes[full].kill();
+        small.cluster.nodes[full].start();
+        let status = small.cluster.nodes[full].wait_exit(LIMIT).await;
+        let said = small.cluster.nodes[full].log_tail();
+        assert!(matches!(status.code(), Some(1 | 70)), "{status:?}\n{said}");
+        assert!(said.contains("the disk is full: free some space"), "{said}");
+        progress(&load, "writes without the full node").await;
+        small.disks[full].free();
+        small.cluster.start_all();
+        small.cluster.wait_ready().await;
+        progress(&load, "writes with the node that came back").await;
+        load.check(&small.cluster.any()).await;
+        load.stop().await;
+        small.cluster.wait_equal().await;
+        drop(small.cluster);
+    });
+}
+
+#[test]
+fn node_whose_table_files_have_flipped_bits_serves_nothing_and_loses_nothing() {
+    let _alone = support::alone();
+    support::runtime().block_on(async {
+        let mut random = Random::announced("flipped bits");
+        let mut cluster = Cluster::prepare(3);
+        cluster.set("PEAT_SCRUB_INTERVAL_S", "1");
+        cluster.start_all();
+        cluster.wait_ready().await;
+        let load = Load::start(&cluster.any(), WRITERS).await;
+        progress(&load, "writes").await;
+        let damaged = random.between(0, 3) as usize;
+        // A restart writes what was only in the write-ahead log into table files.
+        cluster.nodes[damaged].stop();
+        cluster.nodes[damaged].start();
+        cluster.wait_ready().await;
+        cluster.nodes[damaged].stop();
+        let flipped = flip_tables(&cluster.nodes[damaged].data.join("db"), &mut random);
+        println!("{flipped} bits flipped in the table files of node {}", damaged + 1);
+        cluster.nodes[damaged].start();
+        // Either the start finds it, or a reader does.
+        let api = cluster.api(damaged);
+        let refused = wait_for("the damage to be found", LIMIT, || async {
+            match api.get("/readyz").await {
+                Ok(answer) if answer.json()["detail"].to_string().contains("remove this node") => {
+                    Ok(true)
+                }
+                Ok(answer) => Err(format!("{answer:?}")),
+                Err(_) if said(&cluster, damaged).contains("remove") => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+        .await;
+        if refused {
+            for path in ["/orgs", "/orgs?consistency=stale"] {
+                let answer = api.get(path).await.expect("the process answers");
+                assert_eq!(answer.status, 503, "{answer:?}");
+                assert_eq!(answer.json()["code"], "out_of_service", "{answer:?}");
+            }
+            cluster.nodes[damaged].kill();
+            cluster.nodes[damaged].start();
+        }
+        let status = cluster.nodes[damaged].wait_exit(LIMIT).await;
+        assert!(!status.success(), "{status:?}");
+        assert!(said(&cluster, damaged).contains("remove"), "{}", said(&cluster, damaged));
+        progress(&load, "writes without the damaged node").await;
+        load.check(&cluster.any()).await;
+        // The way back: an empty directory is another node.
+        load.stop().await;
+    });
+}
+
+fn said(cluster: &Cluster, node: usize) -> String {
+    cluster.nodes[node].log_tail()
+}
+
+/// Flips one bit in each 4 KiB of each table file, so that whatever is read first is damaged.
+fn flip_tables(database: &Path, random: &mut Random) -> u64 {
+    let mut flipped = 0;
+    let tables: Vec<PathBuf> = std::fs::read_dir(database)
+        .expect("the database is there")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .collect();
+    assert!(!tables.is_empty(), "there are table files");
+    for table in tables {
+        let mut bytes = std::fs::read(&table).expect("readable");
+        for block in bytes.chunks_mut(4096) {
+            let at = random.between(0, block.len() as u64) as usize;
+            block[at] ^= 1 << random.between(0, 8);
+            flipped += 1;
+        }
+        std::fs::write(&table, bytes).expect("writable");
+    }
+    flipped
+}
+
+/// Runs a client's verb against the first node and returns what it prints.
+fn client(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster::command()
+        .args(arguments)
+        .env("PEAT_URL", cluster.nodes[0].url())
+        .env("PEAT_ADMIN_TOKEN", ADMIN_TOKEN)
+        .output()
+        .expect("the client runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
