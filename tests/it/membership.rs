@@ -208,7 +208,7 @@ fn command_verbs_name_nodes_and_end_with_codes_that_say_what_happened() {
             let output = command()
                 .args(["cluster"])
                 .args(arguments)
-                .args(["--url", &url, "--token", crate::support::cluster::ADMIN_TOKEN])
+                .args(["--url", &url, "--token", support::cluster::ADMIN_TOKEN])
                 .output()
                 .expect("the command runs");
             let text = [output.stdout, output.stderr].concat();

@@ -205,6 +205,7 @@ mod tests {
             matched_index: None,
             lag: None,
             last_contact_ms: None,
+            versions: None,
             problem: None,
             state_hash: None,
             build_version: String::new(),

@@ -24,6 +24,7 @@ mod organization;
 mod overlay;
 mod peers;
 mod refusals;
+pub mod restore;
 mod settings;
 mod sink;
 mod staging;

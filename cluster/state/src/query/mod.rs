@@ -16,7 +16,7 @@ mod sink;
 use minicbor::Decode;
 
 pub use audit::{AuditFault, AuditVerdict, audit_entries, audit_head, verify_audit};
-pub use cluster::{clock, epoch, idempotency_record, settings};
+pub use cluster::{clock, epoch, idempotency_record, origin, settings};
 pub use document::{
     DocumentContent, change_hashes, document, document_content, documents, has_change,
 };

@@ -71,6 +71,9 @@ pub enum AuditAction {
     /// Leadership was handed on.
     #[n(29)]
     TransferLeadership,
+    /// The cluster was made from another one's state: by a restore or by a recovery.
+    #[n(20)]
+    RestoreCluster,
 }
 
 /// One entry. `hash` = SHA-256(previous hash ‖ CBOR of all other fields).

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::ids::{Epoch, NodeId};
+use crate::ids::{Epoch, Hash32, NodeId};
 
 /// The rows of [`crate::Space::Cluster`]; the byte is the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum ClusterKey {
     Epoch = 2,
     /// [`ClusterClock`].
     Clock = 3,
+    /// [`ClusterOrigin`].
+    Origin = 16,
 }
 
 /// Settings that all nodes share.
@@ -79,4 +81,24 @@ pub struct ClusterClock {
     /// ones begins here, not at the front of a range full of deleted rows.
     #[n(1)]
     pub forgotten_before: u64,
+}
+
+/// Where the state came from. No row: the cluster was made empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ClusterOrigin {
+    /// The cluster whose state it was.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub cluster_id: [u8; 16],
+    /// That cluster's last entry that is contained.
+    #[n(1)]
+    pub index: u64,
+    /// Hash of its state at that entry.
+    #[n(2)]
+    pub state_hash: Hash32,
+    /// How often the state has changed its cluster, this time included.
+    #[n(3)]
+    pub generation: u32,
+    /// Unix time in ms.
+    #[n(4)]
+    pub restored_at: u64,
 }

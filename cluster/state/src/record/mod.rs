@@ -12,7 +12,9 @@ mod secret;
 mod sink;
 
 pub use audit::{AuditAction, AuditEntry, AuditHead};
-pub use cluster::{ClusterClock, ClusterEpoch, ClusterKey, ClusterSettings, Upgrade};
+pub use cluster::{
+    ClusterClock, ClusterEpoch, ClusterKey, ClusterOrigin, ClusterSettings, Upgrade,
+};
 pub use document::{Document, DocumentSummary, StoredChange};
 pub use formation::{
     EnrollmentPolicy, Formation, FormationStatus, MeshIdOwner, PEER_ADDRESS_BYTES_MAX,

@@ -266,6 +266,7 @@ fn records(samples: &mut Samples) {
     ]);
     samples.add_variants(&[Action::CreateSink, Action::UpdateSink, Action::DeleteSink]);
     samples.add_variants(&[Action::UpdateSettings, Action::RaiseVersion]);
+    samples.add_variants(&[Action::RestoreCluster]);
     samples.add_variants(&[Upgrade::Auto, Upgrade::Manual]);
     samples.add_variants(&[Action::AddMember, Action::PromoteMember, Action::RemoveMember]);
     samples.add_variants(&[
@@ -301,6 +302,16 @@ fn records(samples: &mut Samples) {
     samples.add("upgrade", &ClusterSettings { upgrade, ..make::settings() });
     samples.add("full", &ClusterEpoch { epoch: Epoch(300), node: NodeId(7), term: 3 });
     samples.add("full", &ClusterClock { now: 1_700_000_000_000, forgotten_before: 5 });
+    samples.add(
+        "full",
+        &ClusterOrigin {
+            cluster_id: [7; 16],
+            index: 300,
+            state_hash: hash("state"),
+            generation: 2,
+            restored_at: 1_700_000_000_000,
+        },
+    );
     let outcome = codec::encode(&Outcome::Done);
     let request_digest = hash("body");
     samples.add("full", &IdempotencyRecord { request_digest, outcome, index: 3, expires_at: 9 });

@@ -13,6 +13,7 @@ mod overlay;
 mod queries;
 mod refusals;
 mod requests;
+mod restore;
 mod samples;
 mod support;
 mod versions;
