@@ -1,5 +1,6 @@
 //! What the rest of the gateway sees of the cluster: propose, read, watch. Cheap to clone.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use peat_gateway_state::ids::{Epoch, Hash32, NodeId};
 use peat_gateway_state::{Actor, Envelope, Outcome};
 use tokio::sync::watch;
 
+use crate::backup::SnapshotError;
 use crate::error::{ProposeError, RaiseError, ReadIndexError};
 use crate::health::Alarm;
 use crate::membership::{MembershipChanged, MembershipError, MembershipOrder, MembershipView};
@@ -204,6 +206,15 @@ impl Handle {
     /// Returns a view of what this node has applied, without any check of its age.
     pub fn local_view(&self) -> View {
         self.inner.local_view()
+    }
+
+    /// Writes a snapshot of a view of this node into a stream: the bytes of a snapshot file, never
+    /// held as a whole. Blocks for as long as the reader takes.
+    ///
+    /// # Errors
+    /// The disk failed, or `to` refuses. What was written is no snapshot then: its reader notices.
+    pub fn write_snapshot(&self, view: &View, to: &mut dyn Write) -> Result<(), SnapshotError> {
+        self.inner.store().stream_snapshot(view, to).map_err(|error| SnapshotError::of(&error))
     }
 
     /// What this node's storage has done since it was opened, for metrics.

@@ -15,6 +15,7 @@
 //!
 //! Only this crate names openraft or RocksDB. Others hold a [`Handle`]: propose, read, watch.
 //!
+//! * [`backup`]: snapshots inspected and restored, clusters recovered; offline.
 //! * [`config`]: what a node is told at start.
 //! * [`node`]: the life of a node: open, bootstrap or rejoin, run, stop.
 //! * [`membership`]: who belongs to the cluster.
@@ -24,6 +25,7 @@
 //! * [`wire`]: our own encodings, on disk and between nodes.
 //! * [`transport`]: gRPC with mTLS.
 
+pub mod backup;
 pub mod config;
 pub mod error;
 pub mod handle;

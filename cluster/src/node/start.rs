@@ -74,6 +74,13 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         "opened the data directory"
     );
     let store = opened.store;
+    let member = Member {
+        peer_address: config.peer_address.clone(),
+        http_address: config.http_address.clone(),
+        name: config.name.clone(),
+        learner_only: config.membership.learner_only,
+    };
+    name_restored_member(&store, &member).await?;
     let (tls_server, tls_client) = match &config.peer_tls {
         Some(files) => {
             let TlsConfigs { server, client } = listener::load_tls(files)?;
@@ -102,12 +109,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         lane: ProposalLane::open(raft.clone()),
         forwarder: Forwarder::new(shutdown.clone()),
         contact: Arc::new(LeaderContact::new()),
-        member: Member {
-            peer_address: config.peer_address.clone(),
-            http_address: config.http_address.clone(),
-            name: config.name.clone(),
-            learner_only: config.membership.learner_only,
-        },
+        member,
         timing: config.timing.clone(),
         leadership,
         proposals: Semaphore::new(PROPOSALS_MAX),
@@ -167,6 +169,14 @@ fn others_of(config: &ClusterConfig) -> Option<Vec<String>> {
     let others = config.initial_peers.iter().filter(|address| **address != config.peer_address);
     let others: Vec<String> = others.cloned().collect();
     (!others.is_empty()).then_some(others)
+}
+
+/// The first start after a restore says where the node is found.
+async fn name_restored_member(store: &Store, member: &Member) -> Result<(), StartError> {
+    let (store, member) = (store.clone(), member.clone());
+    let named = tokio::task::spawn_blocking(move || store.name_restored_member(&member)).await;
+    let named = named.map_err(|error| StartError::Consensus(error.to_string()))?;
+    named.map_err(|error| StartError::Consensus(describe(&error)))
 }
 
 /// Notes when what was committed before the start is applied again. A first log ends a bootstrap

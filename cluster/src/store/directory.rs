@@ -9,6 +9,8 @@
 //!  OUT-OF-SERVICE  why this directory must never be used again, see `quarantine`
 //!  snapshots/   snapshots on their way between nodes; removed at start
 //!  REMOVED      says that its node was removed from the cluster: never used again
+//!  UNFINISHED   a restore or a recovery is under way, or was interrupted; see `restore::place`
+//!  RETIRED      a recovery has put this directory aside; it is never opened again
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -30,6 +32,10 @@ const FORMAT: u32 = 2;
 const TITLE: &str = "peat-gateway data directory";
 /// What may stand in a directory that is new to us: a volume's own directory, and our lock.
 const IGNORED: [&str; 2] = ["lost+found", "LOCK"];
+/// Says that a restore or a recovery has not ended: its verb, then how far it is.
+pub(super) const UNFINISHED: &str = "UNFINISHED";
+/// Says that a directory was put aside, and why.
+pub(super) const RETIRED: &str = "RETIRED";
 
 /// Paths of a data directory.
 #[derive(Clone, Debug)]
@@ -38,17 +44,21 @@ pub(crate) struct Directory {
 }
 
 /// Keeps other processes out until it is dropped, or the process ends however it does.
-pub(super) struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     _file: File,
 }
 
 impl Directory {
     /// Creates the directory where it is missing.
-    pub(super) fn create(root: &Path) -> Result<Self, StartError> {
+    pub(crate) fn create(root: &Path) -> Result<Self, StartError> {
         let directory = Self { root: root.to_owned() };
         directory
             .check(fs::create_dir_all(root), "create it; give the process write access")
             .map(|()| directory)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn database(&self) -> PathBuf {
@@ -67,16 +77,12 @@ impl Directory {
         self.root.join("OUT-OF-SERVICE")
     }
 
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
     pub(super) fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
     }
 
     /// Takes the lock.
-    pub(super) fn lock(&self) -> Result<DirectoryLock, StartError> {
+    pub(crate) fn lock(&self) -> Result<DirectoryLock, StartError> {
         let path = self.root.join("LOCK");
         let opened =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
@@ -88,6 +94,56 @@ impl Directory {
             )),
             Err(error) => Err(self.refuse(format!("could not lock it: {error}"))),
         }
+    }
+
+    /// Refuses a directory in which a restore or a recovery was interrupted, and one that was put
+    /// aside: neither may ever run as a node.
+    pub(super) fn check_finished(&self) -> Result<(), StartError> {
+        self.check_not_retired()?;
+        let Some(text) = self.read_note(UNFINISHED)? else { return Ok(()) };
+        Err(self.refuse(match text.lines().next() {
+            Some("recover") => "a recovery of it was interrupted; run `peat-gateway cluster \
+                 recover` on it again to the end"
+                .to_owned(),
+            _ => "a restore into it was interrupted; run `peat-gateway snapshot restore` on it again \
+                 to the end"
+                .to_owned(),
+        }))
+    }
+
+    /// Refuses a directory that was put aside.
+    pub(crate) fn check_not_retired(&self) -> Result<(), StartError> {
+        let Some(text) = self.read_note(RETIRED)? else { return Ok(()) };
+        let text = text.trim();
+        Err(self.refuse(format!("{text}; delete it when nothing in it is needed any more")))
+    }
+
+    /// Refuses a directory that isn't a node's, or of a format that this build doesn't read.
+    pub(crate) fn check_ours(&self) -> Result<(), StartError> {
+        match self.read_note("FORMAT")? {
+            Some(text) => self.read_format(&text),
+            None => Err(self.refuse("it is no data directory of a node".to_owned())),
+        }
+    }
+
+    /// The text of a note beside the data; `None` where there is none.
+    pub(super) fn read_note(&self, name: &str) -> Result<Option<String>, StartError> {
+        match fs::read_to_string(self.root.join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.refuse(format!("could not read {name}: {error}"))),
+        }
+    }
+
+    /// Marks the directory as ours, and of a cluster of this version.
+    pub(super) fn write_format(&self, version: u16) -> Result<(), StartError> {
+        self.write_note("FORMAT", &format_text(version))
+    }
+
+    /// Writes a note beside the data, durably.
+    pub(super) fn write_note(&self, name: &str, text: &str) -> Result<(), StartError> {
+        let written = self.write_durably(&self.root.join(name), text.as_bytes());
+        self.check(written, &format!("write {name}"))
     }
 
     /// Checks that the directory is ours and of a format that this build reads; a new one is marked.
@@ -107,8 +163,7 @@ impl Directory {
                         )));
                     }
                 }
-                let text = format_text(FIRST_VERSION);
-                self.check(self.write_durably(&path, text.as_bytes()), "write FORMAT")
+                self.write_format(FIRST_VERSION)
             }
             Err(error) => Err(self.refuse(format!("could not read FORMAT: {error}"))),
         }
@@ -204,7 +259,7 @@ impl Directory {
     }
 
     /// Builds the error that names the directory.
-    pub(super) fn refuse(&self, reason: String) -> StartError {
+    pub(crate) fn refuse(&self, reason: String) -> StartError {
         StartError::DataDirectory { path: self.root.display().to_string(), reason }
     }
 }

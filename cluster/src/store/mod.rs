@@ -18,7 +18,7 @@
 //! * `space`, `stall`: the disk's free space and its pace. `checkpoints`, `scrub`, `quarantine`: damage is
 //!   found, and the directory is taken out of service.
 //! * `flusher`: group commit. `log`, `reader`, `cache`: the log. `machine`, `rows`: apply.
-//! * `snapshot`: send, receive, install.
+//! * `snapshot`: send, receive, install. `restore`: a new cluster's directory out of an old one's state.
 
 mod cache;
 mod checkpoints;
@@ -32,6 +32,7 @@ mod machine;
 mod open;
 mod quarantine;
 mod reader;
+pub(crate) mod restore;
 mod rows;
 pub(crate) mod scrub;
 mod snapshot;
@@ -42,11 +43,13 @@ mod synced;
 pub(crate) mod tests;
 mod view;
 
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use openraft::Membership;
 use peat_gateway_proto::stored as proto;
 use peat_gateway_state::ids::Hash32;
 use prost::Message;
@@ -55,6 +58,8 @@ use tokio::sync::watch;
 
 use crate::error::StartError;
 use crate::handle::Changes;
+use crate::raft::{Member, StoredMembership};
+use crate::wire::stored::stored_membership_to_stored;
 
 pub(crate) use error::StoreError;
 pub use flusher::StorageCounts;
@@ -213,6 +218,45 @@ impl Store {
     /// The data directory's paths.
     pub(crate) fn directory(&self) -> &directory::Directory {
         &self.inner.directory
+    }
+
+    /// Fills this node's addresses into the membership that a restore wrote, which knows only its id.
+    ///
+    /// Does nothing once the node has run: from its first entry on, the log says who the members are.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) fn name_restored_member(&self, member: &Member) -> Result<(), StoreError> {
+        let mut position = self.inner.view().position().clone();
+        let node_id = self.identity().node_id;
+        let alone = position.membership.membership();
+        let unnamed = alone.get_node(&node_id) == Some(&Member::default());
+        if !unnamed || alone.nodes().count() != 1 || self.inner.log().last_id() != position.applied
+        {
+            return Ok(());
+        }
+        let named = BTreeMap::from([(node_id, member.clone())]);
+        let named = Membership::new(vec![BTreeSet::from([node_id])], named)
+            .map_err(StoreError::decode("membership"))?;
+        position.membership = StoredMembership::new(*position.membership.log_id(), named);
+        let stored = stored_membership_to_stored(&position.membership).encode_to_vec();
+        let mut batch = WriteBatch::default();
+        batch.put_cf(&self.inner.database.column(layout::META)?, layout::key::MEMBERSHIP, stored);
+        self.inner.check(self.inner.database.write(batch, "name the only member"))?;
+        self.inner.check(self.inner.flusher.flush_blocking())?;
+        self.inner.publish(position)
+    }
+
+    /// Writes a snapshot of a view into a stream. Blocks.
+    ///
+    /// # Errors
+    /// The disk failed, or `to` refuses; what was written is no snapshot then.
+    pub(crate) fn stream_snapshot(
+        &self,
+        view: &View,
+        to: &mut dyn Write,
+    ) -> Result<(), StoreError> {
+        snapshot::stream(&self.inner, view, to)
     }
 
     /// Begins to receive a snapshot from another node.

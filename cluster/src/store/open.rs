@@ -38,6 +38,7 @@ const REBUILD: &str = "this node must not vote; remove it from the cluster and j
 pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let directory = Directory::create(data_dir)?;
     let lock = directory.lock()?;
+    directory.check_finished()?;
     directory.check_format()?;
     directory.check_not_removed()?;
     directory.check_in_service()?;
@@ -94,7 +95,7 @@ pub(super) fn cluster_version(view: &View) -> Result<u16, StoreError> {
     Ok(settings.map_or(FIRST_VERSION, |settings| settings.version))
 }
 
-fn open_database(
+pub(super) fn open_database(
     directory: &Directory,
     columns: &ColumnOptions,
     lock: DirectoryLock,
@@ -163,7 +164,7 @@ fn identify(
     Ok((identity, synced, true))
 }
 
-fn new_node_id(directory: &Directory) -> Result<u64, StartError> {
+pub(super) fn new_node_id(directory: &Directory) -> Result<u64, StartError> {
     loop {
         let id = directory.check(getrandom::u64(), "get random bytes for the node id")?;
         if id != 0 {
@@ -172,13 +173,8 @@ fn new_node_id(directory: &Directory) -> Result<u64, StartError> {
     }
 }
 
-/// Reads where the state stands, drops what an interrupted install left, and creates what an
-/// interrupted first start left out.
-fn recover_position(
-    database: &Database,
-    columns: &ColumnOptions,
-    names: &[String],
-) -> Result<Position, StoreError> {
+/// Reads where the state stands.
+pub(super) fn read_position(database: &Database) -> Result<Position, StoreError> {
     let generation = match database.meta(key::GENERATION)? {
         None => 0,
         Some(bytes) => u64::from_be_bytes(bytes.as_slice().try_into().map_err(|_| {
@@ -203,6 +199,18 @@ fn recover_position(
         None => Default::default(),
         Some(bytes) => codec::decode(&bytes).map_err(StoreError::decode("state hash"))?,
     };
+    Ok(Position { applied, membership, hash, generation })
+}
+
+/// Reads where the state stands, drops what an interrupted install left, and creates what an
+/// interrupted first start left out.
+fn recover_position(
+    database: &Database,
+    columns: &ColumnOptions,
+    names: &[String],
+) -> Result<Position, StoreError> {
+    let position = read_position(database)?;
+    let generation = position.generation;
     for other in names.iter().filter_map(|name| generation_of(name)) {
         if other != generation {
             drop_generation(database, other)?;
@@ -213,7 +221,7 @@ fn recover_position(
         if database.db.cf_handle(&name).is_some() {
             continue;
         }
-        if generation > 0 || applied.is_some() {
+        if generation > 0 || position.applied.is_some() {
             let reason = format!("there is no {name}");
             return Err(StoreError::Decode { what: "column families", reason });
         }
@@ -222,7 +230,7 @@ fn recover_position(
             .create_cf(&name, &columns.of(&name))
             .map_err(StoreError::database("create column families"))?;
     }
-    Ok(Position { applied, membership, hash, generation })
+    Ok(position)
 }
 
 /// Refuses a directory that has lost what it said was on disk.

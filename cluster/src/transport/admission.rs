@@ -1,7 +1,8 @@
 //! Who a call is from and to: written into every call, checked before it counts.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
@@ -66,6 +67,42 @@ pub(crate) fn removed_status(node: u64) -> Status {
     naming(status, REMOVED, node)
 }
 
+/// Between two notices of the same thing in the log: calls come many times a second.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Says something now and then.
+#[derive(Debug, Default)]
+pub(crate) struct Notice(Mutex<Option<Instant>>);
+
+impl Notice {
+    /// Whether to say it now.
+    pub(crate) fn due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= NOTICE_INTERVAL);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// The cluster that refused a call because it is another than the caller's; `None` for every other
+/// failure.
+pub(crate) fn foreign_cluster(status: &Status) -> Option<&str> {
+    status.metadata().get(CLUSTER).and_then(|value| value.to_str().ok())
+}
+
+/// Refuses a call from another cluster, and names this one where a program finds it.
+fn foreign(own: &str, theirs: &str) -> Status {
+    let mut status = Status::failed_precondition(format!(
+        "this node belongs to cluster {own}, the call is for cluster {theirs}"
+    ));
+    if let Ok(own) = MetadataValue::try_from(own) {
+        status.metadata_mut().insert(CLUSTER, own);
+    }
+    status
+}
+
 /// Addresses a call to a node.
 ///
 /// # Errors
@@ -95,11 +132,12 @@ pub(crate) struct Admission {
     identity: Arc<Identity>,
     retired: Arc<Retired>,
     health: Arc<Health>,
+    notice: Arc<Notice>,
 }
 
 impl Admission {
     pub(crate) fn new(identity: Arc<Identity>, retired: Arc<Retired>, health: Arc<Health>) -> Self {
-        Self { identity, retired, health }
+        Self { identity, retired, health, notice: Arc::default() }
     }
 
     /// Returns the caller's id.
@@ -121,9 +159,19 @@ impl Admission {
             None => Err(Status::failed_precondition(format!(
                 "this node belongs to no cluster yet, the call is for cluster {cluster}"
             ))),
-            Some(own) if own != cluster => Err(Status::failed_precondition(format!(
-                "this node belongs to cluster {own}, the call is for cluster {cluster}"
-            ))),
+            Some(own) if own != cluster => {
+                if self.notice.due() {
+                    tracing::warn!(
+                        from = format!("{from:016x}"),
+                        cluster,
+                        own,
+                        "refused a call from a node of another cluster; if that cluster was restored \
+                         or recovered into this one, stop its nodes and let them join this one with \
+                         empty data directories (`peat-gateway cluster join`)"
+                    );
+                }
+                Err(foreign(&own, cluster))
+            }
             Some(_) if self.retired.contains(from) => Err(removed_status(from)),
             Some(_) if to != self.identity.node_id() => {
                 let own = self.identity.node_id();
@@ -157,7 +205,7 @@ mod tests {
 
     use tonic::Code;
 
-    use super::{Admission, Retired, address, reached_node, removed_node};
+    use super::{Admission, Notice, Retired, address, foreign_cluster, reached_node, removed_node};
     use crate::health::Health;
     use crate::node::identity::Identity;
 
@@ -174,6 +222,8 @@ mod tests {
         for other in [admission(3, cluster), admission(2, Some([8; 16])), admission(2, None)] {
             let refused = other.check(call.metadata()).expect_err("refused");
             assert_eq!(refused.code(), Code::FailedPrecondition);
+            let expected = other.identity.cluster_id().filter(|own| Some(*own) != cluster);
+            assert_eq!(foreign_cluster(&refused), expected.map(hex::encode).as_deref());
         }
         let bare = tonic::Request::new(());
         assert!(admission(2, cluster).check(bare.metadata()).is_err());
@@ -206,6 +256,13 @@ mod tests {
         let admission = Admission::new(identity, Arc::default(), Arc::new(Health::new()));
         let refused = admission.check(call.metadata()).expect_err("refused");
         assert!(refused.message().contains("copies of one data directory"), "{refused}");
+    }
+
+    #[test]
+    fn a_notice_is_given_once_and_not_again_at_once() {
+        let notice = Notice::default();
+        assert!(notice.due());
+        assert!(!notice.due());
     }
 
     #[test]

@@ -280,5 +280,6 @@ fn describe(peer: &Peer, status: &Status) -> String {
 
 /// Every failure makes openraft wait before it tries again: none is cured by haste.
 fn unreachable(peer: &Peer, status: &Status) -> RPCError<TypeConfig> {
+    peer.note_refusal(status);
     RPCError::Unreachable(Unreachable::from_string(describe(peer, status)))
 }

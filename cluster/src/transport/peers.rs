@@ -60,6 +60,7 @@ impl Peers {
                     node_id,
                     address: address.to_owned(),
                     channels: Default::default(),
+                    foreign: admission::Notice::default(),
                 });
                 known.insert(node_id, peer.clone());
                 peer
@@ -93,11 +94,31 @@ pub(crate) struct Peer {
     node_id: u64,
     address: String,
     channels: [OnceLock<Channel>; LANES],
+    foreign: admission::Notice,
 }
 
 impl Peer {
     pub(crate) fn node_id(&self) -> u64 {
         self.node_id
+    }
+
+    /// Says now and then where a node of another cluster answers in this one's place.
+    pub(crate) fn note_refusal(&self, status: &Status) {
+        if let Some(theirs) = admission::foreign_cluster(status)
+            && self.foreign.due()
+        {
+            let own = self.identity.cluster_id().map(hex::encode).unwrap_or_default();
+            tracing::warn!(
+                node = format!("{:016x}", self.node_id),
+                address = self.address,
+                cluster = theirs,
+                own,
+                "the node at this address belongs to another cluster and refuses this one's calls; if \
+                 this cluster was restored or recovered into that one, stop this node and let it join \
+                 that one with an empty data directory (`peat-gateway cluster join`), else remove that \
+                 member from this one (`peat-gateway cluster remove`)"
+            );
+        }
     }
 
     /// Addresses a message to this node.

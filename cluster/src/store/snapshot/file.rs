@@ -48,22 +48,11 @@ impl SnapshotFile {
     /// Writes a view down. Blocks for as long as reading all rows takes.
     pub(super) fn write(inner: &Inner, view: &View) -> Result<Self, StoreError> {
         let path = Temporary(inner.temporary_path());
-        let position = view.position();
         let mut writer = SnapshotWriter::create(&path.0)?;
         for family in Family::ALL {
             view.each_row(family, |key, value| writer.add(family, key, value))?;
         }
-        let cluster_id = inner.identity().cluster_id.map_or(Vec::new(), |id| id.to_vec());
-        let version = cluster_version(view)?;
-        let (header, file, bytes) = writer.finish(proto::SnapshotHeader {
-            format: format_of(version),
-            cluster_id: cluster_id.into(),
-            last_applied: position.applied.as_ref().map(log_id_to_stored),
-            membership: Some(stored_membership_to_stored(&position.membership)),
-            state_hash: codec::encode(&position.hash).into(),
-            rows: 0,
-            cluster_version: if version > FIRST_VERSION { version.into() } else { 0 },
-        })?;
+        let (header, file, bytes) = writer.finish(header_of(inner, view)?)?;
         Ok(Self::new(header, file, bytes, path))
     }
 
@@ -114,4 +103,20 @@ impl SnapshotFile {
     pub(super) fn hash(&self) -> Result<StateHash, StoreError> {
         codec::decode(&self.header.state_hash).map_err(StoreError::decode("snapshot state hash"))
     }
+}
+
+/// The header of a view's snapshot, without the number of rows.
+pub(super) fn header_of(inner: &Inner, view: &View) -> Result<proto::SnapshotHeader, StoreError> {
+    let position = view.position();
+    let cluster_id = inner.identity().cluster_id.map_or(Vec::new(), |id| id.to_vec());
+    let version = cluster_version(view)?;
+    Ok(proto::SnapshotHeader {
+        format: format_of(version),
+        cluster_id: cluster_id.into(),
+        last_applied: position.applied.as_ref().map(log_id_to_stored),
+        membership: Some(stored_membership_to_stored(&position.membership)),
+        state_hash: codec::encode(&position.hash).into(),
+        rows: 0,
+        cluster_version: if version > FIRST_VERSION { version.into() } else { 0 },
+    })
 }

@@ -60,34 +60,28 @@ fn check_format(header: &proto::SnapshotHeader) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes a snapshot file.
-pub(super) struct SnapshotWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
+/// Writes blocks and the trailer; the header region belongs before them.
+pub(super) struct BlockWriter<W> {
+    to: W,
+    /// What is written to, for errors.
+    place: PathBuf,
     hasher: blake3::Hasher,
     block: Vec<u8>,
     family: Family,
     rows: u64,
 }
 
-impl SnapshotWriter {
-    /// Begins a file.
-    pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
-        let open = || {
-            let mut file =
-                OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
-            file.seek(SeekFrom::Start(HEADER_REGION_BYTES as u64))?;
-            Ok(file)
-        };
-        let file = open().map_err(StoreError::file("create", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+impl<W: Write> BlockWriter<W> {
+    /// Begins with the first block.
+    pub(super) fn new(to: W, place: &Path) -> Self {
+        Self {
+            to,
+            place: place.to_owned(),
             hasher: blake3::Hasher::new(),
             block: Vec::with_capacity(BLOCK_BYTES),
             family: Family::Records,
             rows: 0,
-        })
+        }
     }
 
     /// Adds a row; families and keys come in order.
@@ -115,6 +109,11 @@ impl SnapshotWriter {
         Ok(())
     }
 
+    /// Rows added so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     fn end_block(&mut self) -> Result<(), StoreError> {
         if self.block.is_empty() {
             return Ok(());
@@ -134,27 +133,64 @@ impl SnapshotWriter {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(StoreError::file("write", &self.path))
+        self.to.write_all(bytes).map_err(StoreError::file("write", &self.place))
+    }
+
+    /// Writes the last block and the trailer, and gives back what was written to.
+    pub(super) fn end(mut self, region: &[u8]) -> Result<W, StoreError> {
+        self.end_block()?;
+        let rows = self.rows.to_be_bytes();
+        self.put(&[0; 4])?;
+        self.put(&rows)?;
+        self.hasher.update(region);
+        let hash = self.hasher.finalize();
+        self.to.write_all(hash.as_bytes()).map_err(StoreError::file("write", &self.place))?;
+        Ok(self.to)
+    }
+}
+
+/// Writes a snapshot file. The header, which holds the number of rows, is written last.
+pub(super) struct SnapshotWriter {
+    path: PathBuf,
+    blocks: BlockWriter<BufWriter<File>>,
+}
+
+impl SnapshotWriter {
+    /// Begins a file.
+    pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
+        let open = || {
+            let mut file =
+                OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
+            file.seek(SeekFrom::Start(HEADER_REGION_BYTES as u64))?;
+            Ok(file)
+        };
+        let file = open().map_err(StoreError::file("create", path))?;
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Ok(Self { path: path.to_owned(), blocks: BlockWriter::new(file, path) })
+    }
+
+    /// Adds a row; families and keys come in order.
+    pub(super) fn add(
+        &mut self,
+        family: Family,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        self.blocks.add(family, key, value)
     }
 
     /// Ends the file and makes it durable; returns its header, the file and its size. The number of rows is
     /// filled into the header.
     pub(super) fn finish(
-        mut self,
+        self,
         mut header: proto::SnapshotHeader,
     ) -> Result<(proto::SnapshotHeader, File, u64), StoreError> {
-        self.end_block()?;
-        header.rows = self.rows;
+        header.rows = self.blocks.rows();
         let region = header_region(&header)?;
-        let rows = self.rows.to_be_bytes();
-        self.put(&[0; 4])?;
-        self.put(&rows)?;
-        self.hasher.update(&region);
-        let hash = self.hasher.finalize();
         let path = self.path;
+        let file = self.blocks.end(&region)?;
         let end = || -> io::Result<(File, u64)> {
-            self.file.write_all(hash.as_bytes())?;
-            let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.write_all_at(&region, 0)?;
             file.sync_all()?;
             let bytes = file.metadata()?.len();
@@ -165,7 +201,8 @@ impl SnapshotWriter {
     }
 }
 
-fn header_region(header: &proto::SnapshotHeader) -> Result<Vec<u8>, StoreError> {
+/// Encodes the header region.
+pub(super) fn header_region(header: &proto::SnapshotHeader) -> Result<Vec<u8>, StoreError> {
     let encoded = header.encode_to_vec();
     let mut region = Vec::with_capacity(HEADER_REGION_BYTES);
     region.extend_from_slice(MAGIC);
@@ -180,10 +217,9 @@ fn header_region(header: &proto::SnapshotHeader) -> Result<Vec<u8>, StoreError> 
     Ok(region)
 }
 
-/// Reads a snapshot file and trusts nothing in it.
-pub(super) struct SnapshotReader {
-    file: BufReader<File>,
-    bytes: u64,
+/// Reads a snapshot and trusts nothing in it.
+pub(crate) struct SnapshotReader<R = BufReader<File>> {
+    file: R,
     header: proto::SnapshotHeader,
     region: Vec<u8>,
 }
@@ -193,42 +229,46 @@ impl SnapshotReader {
     ///
     /// # Errors
     /// The file is no snapshot, or of a newer format.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let open = || {
-            let file = File::open(path)?;
-            let bytes = file.metadata()?.len();
-            Ok((file, bytes))
-        };
-        let (file, bytes) = open().map_err(StoreError::file("open", path))?;
-        Self::read(file, bytes)
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path).map_err(StoreError::file("open", path))?;
+        Self::read(BufReader::with_capacity(BUFFER_BYTES, file))
     }
 
-    fn read(file: File, bytes: u64) -> Result<Self, StoreError> {
-        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+    /// The handle of this file, unchecked beyond its header.
+    pub(super) fn into_file(self, path: Temporary) -> Result<SnapshotFile, StoreError> {
+        let file = self.file.into_inner();
+        let bytes = file.metadata().map_err(StoreError::file("look at", &path.0))?.len();
+        Ok(SnapshotFile::new(self.header, file, bytes, path))
+    }
+}
+
+impl<R: Read> SnapshotReader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// It is the beginning of no snapshot, or of one of a newer format.
+    pub(crate) fn read(mut file: R) -> Result<Self, StoreError> {
         let mut region = vec![0; HEADER_REGION_BYTES];
         file.read_exact(&mut region).map_err(|error| damaged(&format!("header: {error}")))?;
         let length = read_u32(&region, MAGIC.len()).unwrap_or(0) as usize;
         let body_start = MAGIC.len() + 4;
         let checksum_at = body_start.saturating_add(length);
-        if &region[..MAGIC.len()] != MAGIC
-            || read_u32(&region, checksum_at) != Some(crc32c::crc32c(&region[..checksum_at]))
-        {
-            return Err(damaged("the header is none of a snapshot"));
+        if &region[..MAGIC.len()] != MAGIC {
+            return Err(StoreError::Snapshot("it is no snapshot of peat-gateway".to_owned()));
+        }
+        let checksum = region.get(..checksum_at).map(crc32c::crc32c);
+        if checksum.is_none() || read_u32(&region, checksum_at) != checksum {
+            return Err(damaged("its header is none of a snapshot"));
         }
         let header = proto::SnapshotHeader::decode(&region[body_start..checksum_at])
             .map_err(|error| damaged(&format!("header: {error}")))?;
         check_format(&header)?;
-        Ok(Self { file, bytes, header, region })
+        Ok(Self { file, header, region })
     }
 
     /// What it says it is a snapshot of.
-    pub(super) fn header(&self) -> &proto::SnapshotHeader {
+    pub(crate) fn header(&self) -> &proto::SnapshotHeader {
         &self.header
-    }
-
-    /// The handle of this file, unchecked beyond its header.
-    pub(super) fn into_file(self, path: Temporary) -> SnapshotFile {
-        SnapshotFile::new(self.header, self.file.into_inner(), self.bytes, path)
     }
 
     /// Visits all rows, and then checks that they are exactly what was written: block checksums,
@@ -236,7 +276,7 @@ impl SnapshotReader {
     ///
     /// # Errors
     /// Whatever isn't right, or what `visit` says. Rows visited before an error are worthless.
-    pub(super) fn each_row(
+    pub(crate) fn each_row(
         mut self,
         mut visit: impl FnMut(Family, Space, &[u8], &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {

@@ -58,7 +58,7 @@ impl IncomingSnapshot {
             return Err(StoreError::Snapshot("it belongs to another cluster".to_owned()));
         }
         reader.each_row(|_, _, _, _| Ok(()))?;
-        let file = SnapshotReader::open(&path.0)?.into_file(path);
+        let file = SnapshotReader::open(&path.0)?.into_file(path)?;
         // What the header says is used from here on, so it must be readable.
         file.meta()?;
         file.hash()?;

@@ -14,7 +14,7 @@ use crate::raft::SnapshotMeta;
 use crate::store::Inner;
 use crate::store::error::StoreError;
 use crate::store::flusher::MarkChange;
-use crate::store::layout::{Database, META, key, state_column};
+use crate::store::layout::{ColumnOptions, Database, META, key, state_column};
 use crate::store::view::Position;
 use crate::wire::stored::{log_id_to_stored, stored_membership_to_stored};
 
@@ -67,7 +67,12 @@ fn load(inner: &Inner, path: &Path, generation: u64) -> Result<(), StoreError> {
     drop_generation(&inner.database, generation)?;
     let directory = inner.temporary_path();
     fs::create_dir(&directory).map_err(StoreError::file("create", &directory))?;
-    let loaded = load_tables(inner, path, generation, &directory);
+    let reader = SnapshotReader::open(path);
+    let loaded = reader.and_then(|reader| {
+        load_rows(&inner.database, &inner.columns, generation, &directory, |add| {
+            reader.each_row(|family, _, key, value| add(family, key, value))
+        })
+    });
     if loaded.is_err() {
         drop_generation(&inner.database, generation)?;
     }
@@ -75,20 +80,26 @@ fn load(inner: &Inner, path: &Path, generation: u64) -> Result<(), StoreError> {
     loaded
 }
 
-fn load_tables(
-    inner: &Inner,
-    path: &Path,
+/// Takes one row; families and keys come in order.
+pub(crate) type AddRow<'a> = dyn FnMut(Family, &[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
+/// Creates the column families of a generation and loads into them what `fill` adds.
+///
+/// The table files are made in `directory` and moved from there.
+pub(in crate::store) fn load_rows(
+    database: &Database,
+    columns: &ColumnOptions,
     generation: u64,
     directory: &Path,
+    fill: impl FnOnce(&mut AddRow<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let database = &inner.database;
-    let options = Family::ALL.map(|family| inner.columns.of(&state_column(family, generation)));
+    let options = Family::ALL.map(|family| columns.of(&state_column(family, generation)));
     for (family, options) in Family::ALL.into_iter().zip(&options) {
         let created = database.db.create_cf(state_column(family, generation), options);
         created.map_err(StoreError::database("create column families for a snapshot"))?;
     }
     let mut tables = Tables { directory, open: None, finished: Vec::new() };
-    SnapshotReader::open(path)?.each_row(|family, _, key, value| {
+    fill(&mut |family, key, value| {
         let at = Family::ALL.iter().position(|other| *other == family).unwrap_or_default();
         tables.add(&options[at], family, key, value)
     })?;

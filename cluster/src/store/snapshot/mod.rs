@@ -19,6 +19,7 @@ mod file;
 mod format;
 mod incoming;
 mod install;
+mod stream;
 
 use std::fs;
 use std::io;
@@ -36,8 +37,11 @@ use crate::raft::LogId;
 use crate::raft::{SnapshotMeta, TypeConfig};
 
 pub(crate) use file::SnapshotFile;
+pub(crate) use format::SnapshotReader;
 pub(crate) use incoming::IncomingSnapshot;
-pub(super) use install::{drop_generation, install};
+pub(crate) use install::AddRow;
+pub(super) use install::{drop_generation, install, load_rows};
+pub(super) use stream::stream;
 
 /// A snapshot as consensus hands it around. Cheap to clone.
 #[derive(Clone)]
