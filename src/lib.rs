@@ -16,10 +16,12 @@
 //! * [`keys`]: sealed secrets.
 //! * [`mesh`]: the observer of formations.
 //! * [`cdc`]: delivery to sinks.
+//! * [`backup`]: snapshots that a node saves by itself.
 //! * [`dev`]: three nodes, a mesh node and a sink in one terminal.
 //! * [`mod@bench`]: the load generator.
 
 pub mod api;
+pub mod backup;
 pub mod bench;
 pub mod cdc;
 pub mod cli;

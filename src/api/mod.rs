@@ -29,6 +29,7 @@ mod refusals;
 mod request;
 mod response;
 mod sinks;
+mod snapshot;
 mod storage_metrics;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REQUESTS_MAX: usize = 4096;
 /// Most live streams at once; a further one is answered with 429.
 pub const STREAMS_MAX: usize = 256;
+/// Most snapshots that are read from this node at once; a further one is answered with 429.
+pub const SNAPSHOTS_MAX: usize = 2;
 /// How long requests may go on once the node drains; then their connections are closed.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,6 +93,7 @@ struct Shared {
     refusals: Refusals,
     requests: Semaphore,
     streams: Arc<Semaphore>,
+    snapshots: Arc<Semaphore>,
     shutdown: CancellationToken,
     openapi: Bytes,
 }
@@ -146,6 +150,7 @@ fn build(service: Service, settings: ApiSettings, shutdown: CancellationToken) -
         refusals: Refusals::default(),
         requests: Semaphore::new(REQUESTS_MAX),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
         shutdown,
         openapi: openapi::render(&document).into(),
     };
@@ -169,6 +174,7 @@ fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(health::routes())
         .merge(cluster::routes())
+        .merge(snapshot::routes())
         .merge(upgrade::routes())
         .merge(members::routes())
         .merge(organizations::routes())

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Value;
@@ -17,6 +18,8 @@ use crate::config::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time for one answer. The server's own limits are shorter.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time without a byte in an answer that is streamed; the node counts rows before it begins.
+pub const STREAM_STALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Largest body that is read; a larger answer is refused.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -149,6 +152,30 @@ pub struct Client {
     token: Option<Secret>,
 }
 
+/// An answer that is still arriving.
+pub struct Streamed {
+    response: reqwest::Response,
+    url: String,
+}
+
+impl Streamed {
+    /// Waits for the next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection was lost or nothing came for [`STREAM_STALL_TIMEOUT`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, CallError> {
+        let broken = |reason| CallError::Unexpected { url: self.url.clone(), reason };
+        match tokio::time::timeout(STREAM_STALL_TIMEOUT, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(broken(format!("the stream broke off: {}", reason(&error)))),
+            Err(_) => {
+                let seconds = STREAM_STALL_TIMEOUT.as_secs();
+                Err(broken(format!("nothing arrived for {seconds} s")))
+            }
+        }
+    }
+}
+
 impl Client {
     /// Builds a client for `http(s)://host:port` URLs, tried in this order.
     ///
@@ -197,6 +224,42 @@ impl Client {
             urls: self.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", "),
             reason: unreachable,
         }))
+    }
+
+    /// Asks for an answer that is streamed, of the first node that gives it. It may take as long as
+    /// something arrives within [`STREAM_STALL_TIMEOUT`].
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn stream(&self, call: Call) -> Result<Streamed, CallError> {
+        let mut unreachable = String::from("no URL was given");
+        for base in &self.urls {
+            let url = call.url(base)?;
+            let mut request = self.http.get(url);
+            if let Some(token) = &self.token {
+                request = request.bearer_auth(token.expose());
+            }
+            match tokio::time::timeout(REQUEST_TIMEOUT, request.send()).await {
+                Ok(Ok(response)) if response.status().is_success() => {
+                    return Ok(Streamed { response, url: base.to_string() });
+                }
+                Ok(Ok(response)) => {
+                    return Err(match read(base, response).await {
+                        Err(error) => error,
+                        Ok(_) => CallError::Unexpected {
+                            url: base.to_string(),
+                            reason: "the status changed".into(),
+                        },
+                    });
+                }
+                Ok(Err(error)) => unreachable = reason(&error),
+                Err(_) => unreachable = "no answer in time".to_owned(),
+            }
+        }
+        Err(CallError::Unreachable {
+            urls: self.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", "),
+            reason: unreachable,
+        })
     }
 
     /// Returns the items of one page of a list.

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::output::{Column, Format};
-use super::{Call, Connection, Exit, Failure, Session, output, upgrade};
+use super::{Call, Connection, Exit, Failure, Session, output, recover, upgrade};
 use crate::config::Process;
 
 /// Arguments of `cluster`.
@@ -21,6 +21,8 @@ pub(super) struct Arguments {
 enum Verb {
     /// Show the nodes, who leads and what an upgrade waits for; fails with code 6 where nobody leads
     Status,
+    /// Make a new cluster of what a stopped node has, where the quorum is lost for good; offline
+    Recover(recover::Arguments),
     /// Finish an upgrade: from then on no older build can come back
     Upgrade,
     /// Show the settings that all nodes share, or change those that are named
@@ -110,9 +112,15 @@ const CHANGED: &[Column] = &[("NODE", "/node_id"), ("MEMBERSHIP", "/membership")
 /// # Errors
 /// What the gateway or the connection refuses.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let session = arguments.connection.open(&Process)?;
+    let Arguments { connection, verb } = arguments;
+    if let Verb::Recover(recover) = verb {
+        // The one verb that asks no node.
+        return recover::run(recover, connection.format());
+    }
+    let session = connection.open(&Process)?;
     let members = &["cluster", "members"];
-    let call = match arguments.verb {
+    let call = match verb {
+        Verb::Recover(_) => return Ok(()),
         Verb::Status => return status(&session).await,
         Verb::Upgrade => return upgrade::upgrade(&session).await,
         Verb::Settings(changes) => return upgrade::settings(&session, changes).await,

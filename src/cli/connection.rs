@@ -38,6 +38,11 @@ pub struct Session {
 }
 
 impl Connection {
+    /// The form of the output, for verbs that ask no node.
+    pub fn format(&self) -> Format {
+        self.output
+    }
+
     /// Opens the session.
     ///
     /// # Errors

@@ -19,7 +19,10 @@ mod journal;
 mod mesh_node;
 mod org;
 pub(crate) mod output;
+mod progress;
+mod recover;
 mod sink;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -33,9 +36,10 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use peat_gateway_cluster::StartError;
+use peat_gateway_cluster::backup::SnapshotError;
 use tracing::error;
 
-pub use client::{Answer, Call, CallError, Client};
+pub use client::{Answer, Call, CallError, Client, STREAM_STALL_TIMEOUT, Streamed};
 pub use connection::{Connection, Session};
 pub use exit::Exit;
 pub use output::Format;
@@ -77,6 +81,8 @@ enum Command {
     Audit(audit::Arguments),
     /// The gateway's own nodes
     Cluster(cluster::Arguments),
+    /// Backups: save the whole state, look into a snapshot, make a new cluster of it
+    Snapshot(snapshot::Arguments),
     /// Measure this gateway, beside etcd where it is installed
     Bench(Box<bench::BenchArguments>),
     /// A node that `bench` makes append to the journal
@@ -121,6 +127,16 @@ impl From<CallError> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        let exit = match &error {
+            SnapshotError::Refused(_) => Exit::Refused,
+            SnapshotError::Failed(_) => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
     }
 }
 
@@ -196,6 +212,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Journal(arguments)) => on_this_thread(journal::run(arguments))?,
         Some(Command::Audit(arguments)) => on_this_thread(audit::run(arguments))?,
         Some(Command::Cluster(arguments)) => on_this_thread(cluster::run(arguments))?,
+        Some(Command::Snapshot(arguments)) => on_this_thread(snapshot::run(arguments))?,
         Some(Command::Bench(arguments)) => on_all_cores(bench::run(*arguments))?
             .map_err(|error| Failure::new(Exit::Failed, format!("{error:#}"))),
         Some(Command::BenchJournalNode(arguments)) => run_node(&Flags::default(), move |work| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::given::Given;
-use super::{Cdc, Cluster, Gateway, Keys, Log, Secret, Storage};
+use super::{Backup, Cdc, Cluster, Gateway, Keys, Log, Secret, Storage};
 
 /// Fewest bytes of a token: shorter ones could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -236,6 +236,23 @@ pub(super) fn cdc(given: &mut Given, cdc: &Cdc) {
         given.problem("cdc.nats_url: must begin with nats:// or tls://".into());
     } else if url.contains('@') {
         given.problem("cdc.nats_url: credentials belong to a sink, not into the URL".into());
+    }
+}
+
+pub(super) fn backup(given: &mut Given, backup: &Backup, gateway: Option<&Gateway>) {
+    if backup.interval_s == 0 {
+        given.problem("backup.interval_s: must be at least 1".into());
+    }
+    if backup.keep == 0 {
+        given.problem("backup.keep: must be at least 1".into());
+    }
+    if let (Some(dir), Some(gateway)) = (&backup.dir, gateway)
+        && dir.starts_with(&gateway.data_dir)
+    {
+        given.problem(format!(
+            "backup.dir: {} lies in the data directory and would be lost with it; choose a place outside",
+            dir.display()
+        ));
     }
 }
 

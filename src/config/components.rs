@@ -141,6 +141,18 @@ components! {
         webhook_allow_private: bool = "false", "PEAT_WEBHOOK_ALLOW_PRIVATE", "webhook-allow-private";
     }
 
+    /// Snapshots that this node saves by itself.
+    Backup in "backup" {
+        /// Directory into which this node saves a snapshot of the whole state every `interval_s`; it must
+        /// lie outside the data directory, better on another disk. Without it none are saved. Nodes may
+        /// share one: each keeps and deletes only its own.
+        dir: Option<PathBuf> = "", "PEAT_BACKUP_DIR", "backup-dir";
+        /// Seconds between two snapshots.
+        interval_s: u64 = "3600", "PEAT_BACKUP_INTERVAL_S", "backup-interval-s";
+        /// How many are kept; the oldest goes only when a newer one was read back and found whole.
+        keep: u64 = "24", "PEAT_BACKUP_KEEP", "backup-keep";
+    }
+
     /// What is written to stderr.
     Log in "log" {
         /// Filter by level and module, as `info` or `info,peat_gateway::mesh=debug`. The default leaves out

@@ -25,7 +25,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use components::{Cdc, Cluster, Gateway, Keys, Log, Mesh, SECTIONS, Storage};
+pub use components::{Backup, Cdc, Cluster, Gateway, Keys, Log, Mesh, SECTIONS, Storage};
 pub use environment::{Environment, Process};
 pub use flags::Flags;
 pub use secret::Secret;
@@ -48,6 +48,8 @@ pub struct Config {
     pub mesh: Mesh,
     /// Delivery.
     pub cdc: Cdc,
+    /// Snapshots that it saves by itself.
+    pub backup: Backup,
     /// Logging.
     pub log: Log,
 }
@@ -98,6 +100,7 @@ impl Config {
         let storage = Storage::read(&mut given);
         let mesh = Mesh::read(&mut given);
         let cdc = Cdc::read(&mut given);
+        let backup = Backup::read(&mut given);
         let log = Log::read(&mut given);
         // Each component is checked even where another one could not be read.
         if let Some(gateway) = &gateway {
@@ -115,11 +118,14 @@ impl Config {
         if let Some(cdc) = &cdc {
             check::cdc(&mut given, cdc);
         }
+        if let Some(backup) = &backup {
+            check::backup(&mut given, backup, gateway.as_ref());
+        }
         if let Some(log) = &log {
             check::log(&mut given, log);
         }
         let problems = given.into_problems();
-        match (gateway, keys, cluster, storage, mesh, cdc, log) {
+        match (gateway, keys, cluster, storage, mesh, cdc, backup, log) {
             (
                 Some(gateway),
                 Some(keys),
@@ -127,9 +133,10 @@ impl Config {
                 Some(storage),
                 Some(mesh),
                 Some(cdc),
+                Some(backup),
                 Some(log),
             ) if problems.is_empty() => {
-                let mut config = Self { gateway, keys, cluster, storage, mesh, cdc, log };
+                let mut config = Self { gateway, keys, cluster, storage, mesh, cdc, backup, log };
                 config.fill_in(&environment.host_name());
                 Ok(config)
             }

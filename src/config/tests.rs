@@ -305,3 +305,19 @@ fn limits_of_the_disk_are_checked_together() {
     let off = off.iter().fold(Planted::default(), |planted, name| planted.variable(name, "0"));
     assert!(off.load().is_ok(), "0 switches each of them off");
 }
+
+#[test]
+fn backups_need_a_place_outside_the_data_directory_and_sensible_numbers() {
+    let good = Planted::default().variable("PEAT_BACKUP_DIR", "/backups").load().unwrap().backup;
+    assert_eq!((good.interval_s, good.keep), (3600, 24));
+    assert!(Planted::default().load().unwrap().backup.dir.is_none());
+    let problems = Planted::default()
+        .variable("PEAT_GATEWAY_DATA_DIR", "/data")
+        .variable("PEAT_BACKUP_DIR", "/data/backups")
+        .variable("PEAT_BACKUP_INTERVAL_S", "0")
+        .variable("PEAT_BACKUP_KEEP", "0")
+        .problems();
+    for part in ["backup.dir: /data/backups", "backup.interval_s", "backup.keep"] {
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+}

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::api;
+use crate::backup;
 use crate::cdc;
 use crate::config::{self, Config, Secret};
 use crate::keys::{KekFileError, KeyError};
@@ -146,6 +147,7 @@ where
             }
         },
     };
+    let backups = backup::start(&config, &handle, &registry);
     let leadership_shutdown = CancellationToken::new();
     let mut leadership = tokio::spawn(leadership.run(leadership_shutdown.clone()));
 
@@ -166,6 +168,7 @@ where
         // Said now: what follows may hang on the same fault.
         error!(reason = %failure, "the node ends");
     }
+    backups.stop().await;
     leadership_shutdown.cancel();
     let leader_work = leadership.await;
     http_shutdown.cancel();

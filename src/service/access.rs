@@ -61,6 +61,8 @@ operations! {
     UpdateSettings = "settings:update" for Admin, Loopback, Open;
     /// Finishes an upgrade: raises the cluster's version.
     FinishUpgrade = "cluster:upgrade" for Admin, Loopback, Open;
+    /// The whole state of all organisations, secrets sealed. Not for whoever can merely reach the port.
+    SaveSnapshot = "cluster:save-snapshot" for Admin, Loopback;
     /// The cluster's audit chain.
     ReadClusterAudit = "cluster-audit:read" for Admin, Loopback, Open;
     /// Organisations.

@@ -1,9 +1,11 @@
 //! What the service needs of a node: the seam that lets use cases be tested without consensus.
 
+use std::io::Write;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use peat_gateway_cluster::backup::SnapshotError;
 use peat_gateway_cluster::{
     Changes, Committed, Consistency, Handle, MembershipChanged, MembershipError, MembershipOrder,
     MembershipView, NodeHealth, NodeStatus, ProposeError, RaiseError, Raised, ReadIndexError,
@@ -36,6 +38,17 @@ impl Snapshot {
     }
 }
 
+/// A snapshot of this node's state, before it is written.
+pub struct SnapshotSource {
+    /// The log index that it reflects.
+    pub index: u64,
+    /// Writes it; blocks for as long as the reader takes, and holds back the deletion of old rows.
+    pub write: WriteSnapshot,
+}
+
+/// Writes a snapshot into a stream.
+pub type WriteSnapshot = Box<dyn FnOnce(&mut dyn Write) -> Result<(), SnapshotError> + Send>;
+
 /// A node, as the use cases see it. See [`Handle`] for what each promises.
 pub trait Cluster: Send + Sync + 'static {
     /// Proposes a client's command.
@@ -51,6 +64,13 @@ pub trait Cluster: Send + Sync + 'static {
         consistency: Consistency,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Snapshot, ReadIndexError>>;
+
+    /// Returns a snapshot of a view that is as new as asked.
+    fn snapshot(
+        &self,
+        consistency: Consistency,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<SnapshotSource, ReadIndexError>>;
 
     /// Watches what was applied here.
     fn changes(&self) -> watch::Receiver<Changes>;
@@ -137,6 +157,21 @@ impl Cluster for Handle {
             let view = Handle::read(self, consistency, timeout).await?;
             let index = view.applied_index();
             Ok(Snapshot::new(Box::new(view), index))
+        }
+        .boxed()
+    }
+
+    fn snapshot(
+        &self,
+        consistency: Consistency,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<SnapshotSource, ReadIndexError>> {
+        async move {
+            let view = Handle::read(self, consistency, timeout).await?;
+            let handle = self.clone();
+            let index = view.applied_index();
+            let write: WriteSnapshot = Box::new(move |to| handle.write_snapshot(&view, to));
+            Ok(SnapshotSource { index, write })
         }
         .boxed()
     }

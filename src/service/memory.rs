@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use peat_gateway_cluster::backup::SnapshotError;
 use peat_gateway_cluster::{
     Changes, Committed, Consistency, MembershipChanged, MembershipError, MembershipOrder,
     MembershipView, NodeStatus, NodeVersions, ProposeError, RaiseError, Raised, ReadIndexError,
@@ -23,10 +24,12 @@ use peat_gateway_state::{
 };
 use tokio::sync::watch;
 
-use super::cluster::{Cluster, Snapshot};
+use super::cluster::{Cluster, Snapshot, SnapshotSource, WriteSnapshot};
 
 const TERM: u64 = 1;
 const NODE: NodeId = NodeId(7);
+/// What stands for a snapshot: only the store writes real ones.
+pub(crate) static SNAPSHOT_BYTES: [u8; 3_000_000] = [7; 3_000_000];
 
 #[derive(Clone, Default)]
 struct Rows(BTreeMap<(Space, Vec<u8>), Vec<u8>>);
@@ -180,6 +183,27 @@ impl Cluster for Memory {
                 return Err(ReadIndexError::Behind { applied, demanded });
             }
             Ok(Snapshot::new(Box::new(state.rows.clone()), state.index))
+        }
+        .boxed()
+    }
+
+    fn snapshot(
+        &self,
+        consistency: Consistency,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<SnapshotSource, ReadIndexError>> {
+        async move {
+            let index = self.read(consistency, timeout).await?.index();
+            let fails = self.loses_answers.load(Ordering::Relaxed);
+            let write: WriteSnapshot = Box::new(move |to| {
+                let failed = |error: std::io::Error| SnapshotError::Failed(error.to_string());
+                to.write_all(&SNAPSHOT_BYTES).map_err(failed)?;
+                if fails {
+                    return Err(SnapshotError::Failed("the disk failed".to_owned()));
+                }
+                to.flush().map_err(failed)
+            });
+            Ok(SnapshotSource { index, write })
         }
         .boxed()
     }

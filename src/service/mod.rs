@@ -29,6 +29,7 @@ pub(crate) mod memory;
 pub mod organizations;
 pub mod settings;
 pub mod sinks;
+pub mod snapshot;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ use peat_gateway_state::ids::{AppId, OrgId};
 use peat_gateway_state::{Actor, Command, Envelope, Outcome, query};
 
 pub use access::{Operation, Principal};
-pub use cluster::{Cluster, Snapshot};
+pub use cluster::{Cluster, Snapshot, SnapshotSource};
 pub use error::{Error, Kind};
 
 use crate::keys::{Binding, Keyring, SecretKind};

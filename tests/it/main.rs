@@ -6,6 +6,9 @@
 #![expect(unreachable_pub, reason = "one crate: `pub` says what scenarios use of the support")]
 #![expect(clippy::print_stdout, reason = "seeds and progress belong into the output of a test run")]
 
+mod backup;
+mod backup_pages;
+mod backup_schedule;
 mod bad_input;
 mod bench;
 mod dev_command;

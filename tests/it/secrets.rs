@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::support::cli;
 use crate::support::cluster::{ADMIN_TOKEN, Cluster, KEK};
 use crate::support::{self, ports, wait_for};
 
@@ -176,6 +177,14 @@ fn no_secret_is_found_on_disk_in_logs_in_answers_or_between_nodes() {
             api.get_json("/cluster").await.map(|_| ())
         })
         .await;
+        // A backup holds everything that there is, sealed.
+        let backups = tempfile::tempdir().expect("a folder");
+        let file = backups.path().join("all.snapshot");
+        let url = cluster.nodes[0].url();
+        let saved = cli::run(&["snapshot", "save", cli::text(&file), "--url", &url]);
+        assert_eq!(saved.code, 0, "{saved:?}");
+        assert!(std::fs::metadata(&file).expect("the snapshot").len() > 128 << 10);
+        scan_directory(backups.path(), &secrets, &mut found);
         cluster.nodes.iter_mut().for_each(|node| {
             node.stop();
         });

@@ -11,6 +11,7 @@ const PROTECTED: &[(&str, &str)] = &[
     ("POST", "/cluster/members/{node_id}/promote"),
     ("GET", "/cluster/settings"),
     ("PATCH", "/cluster/settings"),
+    ("GET", "/cluster/snapshot"),
     ("POST", "/cluster/upgrade"),
     ("POST", "/cluster/transfer"),
     ("GET", "/openapi.json"),
@@ -138,10 +139,12 @@ async fn without_a_token_only_this_machine_is_served() {
 }
 
 #[tokio::test]
-async fn an_open_gateway_serves_everybody_but_no_mesh_credentials() {
+async fn an_open_gateway_serves_everybody_but_no_mesh_credentials_and_no_snapshot() {
     let gateway = Gateway::new(Access::Open);
     let from = "192.0.2.1:1000";
     assert_eq!(gateway.send(request("GET", "/orgs", &[]), from).await.status, StatusCode::OK);
     let path = "/orgs/acme/formations/alpha/credentials";
     gateway.send(request("GET", path, &[]), from).await.problem(403, "forbidden");
+    let snapshot = gateway.send(request("GET", "/cluster/snapshot", &[]), from).await;
+    snapshot.problem(403, "forbidden");
 }

@@ -134,6 +134,44 @@ async fn settings_and_cluster_are_shown() {
     assert_eq!(entry["action"], "update_settings");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_streamed_with_its_index_and_a_failure_breaks_it_off() {
+    let gateway = Gateway::with_acme().await;
+    let path = "/cluster/snapshot";
+    let answer = gateway.get(path).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(answer.body == crate::service::memory::SNAPSHOT_BYTES);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let index = answer.header("x-peat-index");
+    assert_eq!(
+        answer.header("content-disposition"),
+        format!("attachment; filename=\"peat-gateway-{index}.snapshot\"")
+    );
+    gateway.get(&format!("{path}?min_index=1000")).await.problem(503, "behind");
+
+    gateway.cluster.loses_answers.store(true, Ordering::Relaxed);
+    let request = Request::get(path).header("authorization", format!("Bearer {TOKEN}"));
+    let response = gateway.router.clone().oneshot(request.body(Body::empty()).unwrap()).await;
+    let body = axum::body::to_bytes(response.unwrap().into_body(), 16 << 20).await;
+    assert!(body.is_err(), "a snapshot that failed must not look complete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_snapshots_are_read_at_once() {
+    let gateway = Gateway::with_acme().await;
+    let mut open = Vec::new();
+    for _ in 0..SNAPSHOTS_MAX {
+        let request = Request::get("/cluster/snapshot");
+        let request = request.header("authorization", format!("Bearer {TOKEN}"));
+        open.push(gateway.router.clone().oneshot(request.body(Body::empty()).unwrap()).await);
+    }
+    // The bodies are not read, so their places stay taken.
+    let refused = gateway.get("/cluster/snapshot").await;
+    refused.problem(429, "overloaded");
+    assert_eq!(refused.header("retry-after"), "1");
+    drop(open);
+}
+
 #[tokio::test]
 async fn every_answer_carries_its_index_and_a_demanded_one_is_kept() {
     let gateway = Gateway::with_acme().await;

@@ -47,6 +47,12 @@ impl Load {
         self.registers.iter().map(|r| r.acknowledged.load(Ordering::SeqCst)).sum()
     }
 
+    /// What was acknowledged so far, by organisation.
+    pub fn floors(&self) -> Vec<(String, u64)> {
+        let floor = |register: &Arc<Register>| register.acknowledged.load(Ordering::SeqCst);
+        self.registers.iter().map(|register| (register.org.clone(), floor(register))).collect()
+    }
+
     /// Checks every register: not below what was acknowledged, not above what was attempted.
     pub async fn check(&self, api: &Api) {
         for register in &self.registers {
@@ -63,6 +69,14 @@ impl Load {
                 "{}: acknowledged {floor}, attempted {ceiling}, read {value}",
                 register.org
             );
+        }
+    }
+
+    /// Lets the writers end, and keeps the ledger.
+    pub async fn stop_writing(&mut self) {
+        self.running.store(false, Ordering::SeqCst);
+        for task in self.tasks.drain(..) {
+            task.await.expect("a writer doesn't panic");
         }
     }
 
