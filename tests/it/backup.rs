@@ -251,22 +251,23 @@ fn the_old_cluster_and_the_restored_one_refuse_each_other_and_say_what_to_do() {
         cluster.nodes[2].set("PEAT_GATEWAY_DATA_DIR", text(&data));
         cluster.nodes[2].start();
         let (old, new) = (Api::new(vec![url, cluster.nodes[1].url()]), cluster.api(2));
-        let says = |position: usize, what: &'static str| {
-            let log = cluster.nodes[position].log.clone();
+        let logs: Vec<_> = cluster.nodes.iter().map(|node| node.log.clone()).collect();
+        let says = |positions: std::ops::Range<usize>, what: &'static str| {
+            let logs = logs[positions].to_vec();
             async move {
                 wait_for(what, LIMIT, || async {
-                    let text = std::fs::read_to_string(&log).expect("the log");
-                    let line = text.lines().find(|line| line.contains(what)).map(str::to_owned);
+                    let texts = logs.iter().map(|log| std::fs::read_to_string(log).expect("a log"));
+                    let all = texts.collect::<String>();
+                    let line = all.lines().find(|line| line.contains(what)).map(str::to_owned);
                     line.ok_or("not said yet")
                 })
                 .await
             }
         };
-        let leader = cluster.leader().await;
-        assert!(leader < 2, "the restored node must not lead the old cluster");
+        // One of the first two leads the old cluster and calls the third member's address.
         for line in [
-            says(leader, "belongs to another cluster and refuses").await,
-            says(2, "refused a call from a node of another cluster").await,
+            says(0..2, "belongs to another cluster and refuses").await,
+            says(2..3, "refused a call from a node of another cluster").await,
         ] {
             assert!(line.contains("peat-gateway cluster join"), "{line}");
             assert!(line.contains(old_id.as_str().expect("an id")), "{line}");
@@ -377,7 +378,7 @@ fn a_restore_that_was_killed_is_no_half_cluster_and_is_done_again() {
         assert_eq!(run(&["snapshot", "save", text(&file), "--url", &url]).code, 0);
         cluster.nodes[0].kill();
         let mut interrupted = 0;
-        for round in 0..12 {
+        for round in 0..8 {
             let data = folder.path().join(format!("restored-{round}"));
             let mut restoring = command();
             restoring.args(["snapshot", "restore", text(&file), "--data-dir", text(&data)]);
@@ -395,7 +396,7 @@ fn a_restore_that_was_killed_is_no_half_cluster_and_is_done_again() {
                 let said = node.nodes[0].log_tail();
                 assert!(said.contains("run `peat-gateway snapshot restore` on it again"), "{said}");
             }
-            if !data.join("FORMAT").exists() {
+            if data.join("UNFINISHED").exists() || !data.join("FORMAT").exists() {
                 let again = run(&["snapshot", "restore", text(&file), "--data-dir", text(&data)]);
                 assert_eq!(again.code, 0, "round {round}: {again:?}");
             }
@@ -406,7 +407,7 @@ fn a_restore_that_was_killed_is_no_half_cluster_and_is_done_again() {
             let orgs = wait_for("orgs", LIMIT, || api.get_json("/orgs?limit=1000")).await;
             assert_eq!(orgs.as_array().map(Vec::len), Some(50));
         }
-        println!("{interrupted} of 12 restores were killed at work");
+        println!("{interrupted} of 8 restores were killed at work");
     });
 }
 
