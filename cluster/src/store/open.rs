@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use peat_gateway_proto::stored as proto;
 use peat_gateway_state::command::FIRST_VERSION;
@@ -30,6 +31,8 @@ use crate::error::StartError;
 use crate::handle::Changes;
 use crate::wire::stored::{log_id_from_stored, stored_membership_from_stored};
 
+/// How long the list of column families may take to read: it is a few kilobytes.
+const LIST_COLUMNS_LIMIT: Duration = Duration::from_secs(20);
 /// What to do about a damaged directory; the other nodes have everything.
 const REBUILD: &str = "this node must not vote; remove it from the cluster and join again with an \
                        empty data directory";
@@ -95,6 +98,28 @@ pub(super) fn cluster_version(view: &View) -> Result<u16, StoreError> {
     Ok(settings.map_or(FIRST_VERSION, |settings| settings.version))
 }
 
+/// Reads which column families a database has.
+///
+/// RocksDB reads some damaged MANIFEST files for ever, so it gets a thread and a limit.
+fn list_columns(directory: &Directory, path: &Path) -> Result<Vec<String>, StartError> {
+    let (sender, listed) = std::sync::mpsc::sync_channel(1);
+    let own_path = path.to_owned();
+    let reading = std::thread::Builder::new().name("list-columns".into()).spawn(move || {
+        let names = Db::list_cf(&database_options(), &own_path);
+        // Nobody waits any more where it took too long.
+        sender.send(names).ok();
+    });
+    directory.check(reading, "start the thread that reads its column families")?;
+    match listed.recv_timeout(LIST_COLUMNS_LIMIT) {
+        Ok(names) => directory.check(names, "read its column families"),
+        Err(_) => Err(directory.refuse(format!(
+            "could not read its column families within {} s: its MANIFEST is damaged, or the disk \
+             doesn't answer; if the disk is sound, {REBUILD}",
+            LIST_COLUMNS_LIMIT.as_secs()
+        ))),
+    }
+}
+
 pub(super) fn open_database(
     directory: &Directory,
     columns: &ColumnOptions,
@@ -104,7 +129,7 @@ pub(super) fn open_database(
     let options = database_options();
     // RocksDB writes CURRENT when a new database is complete.
     let mut names = match path.join("CURRENT").try_exists() {
-        Ok(true) => directory.check(Db::list_cf(&options, &path), "read its column families")?,
+        Ok(true) => list_columns(directory, &path)?,
         Ok(false) => Vec::new(),
         Err(error) => return Err(directory.refuse(format!("could not look into it: {error}"))),
     };

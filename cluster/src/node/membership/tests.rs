@@ -59,7 +59,11 @@ impl Three {
         for config in &configs {
             nodes.push(Some(Node::start(config.clone()).await.unwrap()));
         }
-        Self { nodes, configs, _directories: directories }
+        let three = Self { nodes, configs, _directories: directories };
+        three.leader().await;
+        let handles: Vec<_> = three.nodes.iter().flatten().map(Node::handle).collect();
+        crate::support::initialize(&handles).await;
+        three
     }
 
     /// Waits for a node that leads with an epoch.
