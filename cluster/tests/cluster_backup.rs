@@ -1,5 +1,7 @@
 //! Snapshots of running nodes, restored into new clusters; clusters that lost their quorum, recovered.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::fs;
@@ -207,7 +209,7 @@ async fn damaged_cut_foreign_and_newer_files_are_refused_and_nothing_is_made() {
     long[8] = 0xff;
     assert!(attempt("long-header", &long).contains("damaged"));
     // The format is the header's first field: tag 08, then the number.
-    let mut newer = bytes.clone();
+    let mut newer = bytes;
     assert_eq!(newer[12], 0x08);
     newer[13] = 9;
     let length = u32::from_be_bytes(newer[8..12].try_into().unwrap()) as usize;
@@ -274,13 +276,14 @@ async fn the_last_node_is_recovered_and_its_old_data_never_runs_again() {
     assert!(found.kept_index >= before.applied_index);
     assert_eq!((found.members.len(), found.lost_entries), (3, 0));
     let typed = found.kept_hash.to_string();
-    for wrong in ["", "0", &typed[..7], "ffffffffffff"] {
+    for wrong in ["", "0", typed.get(..7).unwrap(), "ffffffffffff"] {
         let reason = refused(recover(&data_dir, &options(wrong), &operator(), &mut |_| {}));
         assert!(reason.contains("beginning of the state's hash"), "{reason}");
     }
     // Until now nothing was changed.
     assert_eq!(survey(&data_dir, true).unwrap().kept_hash, found.kept_hash);
-    let made = recover(&data_dir, &options(&typed[..12]), &operator(), &mut |_| {}).unwrap();
+    let made =
+        recover(&data_dir, &options(typed.get(..12).unwrap()), &operator(), &mut |_| {}).unwrap();
     let Made::New(new) = made else { panic!("{made:?}") };
     let retired = new.retired.clone().unwrap();
 
@@ -355,7 +358,7 @@ async fn a_disk_that_cannot_be_read_is_recovered_from_a_snapshot() {
     let options = RecoverOptions {
         keep_unconfirmed: false,
         from_snapshot: Some(file),
-        accepted: inspection.state_hash.to_string()[..8].to_owned(),
+        accepted: inspection.state_hash.to_string().get(..8).unwrap().to_owned(),
     };
     let made = recover(&data_dir, &options, &operator(), &mut |_| {}).unwrap();
     let Made::New(new) = made else { panic!("{made:?}") };

@@ -177,5 +177,5 @@ impl Schedule {
 pub fn publish(part: &Path, file: &Path) -> io::Result<()> {
     std::fs::rename(part, file)?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }

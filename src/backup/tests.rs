@@ -127,7 +127,7 @@ async fn a_snapshot_that_fails_leaves_the_old_ones_and_nothing_of_itself() {
         let mut job = job(&handle, folder.path(), 1);
         job.write = write;
         let reason = job.save().unwrap_err();
-        assert_eq!(names(folder.path()), [old.clone()]);
+        assert_eq!(names(folder.path()), std::slice::from_ref(&old));
         reason
     };
     let full = attempt(Box::new(|_| {

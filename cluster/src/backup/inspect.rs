@@ -61,7 +61,7 @@ fn read(from: impl Read, progress: &mut dyn FnMut(Progress)) -> Result<Inspectio
             note(&mut found, &key[1..], value)?;
         }
         seen.rows += 1;
-        if seen.rows % REPORT_ROWS == 0 {
+        if seen.rows.is_multiple_of(REPORT_ROWS) {
             progress(seen);
         }
         Ok(())

@@ -88,7 +88,7 @@ pub(super) fn from_file(
         let reader = SnapshotReader::open(file)?;
         reader.each_row(|family, _, key, value| {
             seen.rows += 1;
-            if seen.rows % 4_096 == 0 || seen.rows == seen.rows_total {
+            if seen.rows.is_multiple_of(4_096) || seen.rows == seen.rows_total {
                 progress(seen);
             }
             add(family, key, value)

@@ -10,7 +10,7 @@
 //! A follower that is short alone refuses nothing: the others have room. It says so in `cluster status`, and
 //! what it does when its disk is really full is to end.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,9 +54,9 @@ pub(super) async fn run(inner: Arc<Inner>, limits: StorageLimits, shutdown: Canc
 }
 
 /// Measures, and minds alarm and ballast.
-async fn look(inner: &Arc<Inner>, root: &PathBuf, limits: &StorageLimits) {
+async fn look(inner: &Arc<Inner>, root: &Path, limits: &StorageLimits) {
     // On a file system that is stuck the question may be, too: not on the runtime's threads.
-    let (path, directory) = (root.clone(), inner.store.directory().clone());
+    let (path, directory) = (root.to_owned(), inner.store.directory().clone());
     let (bytes_min, percent, ballast) =
         (limits.free_bytes_min, limits.free_percent_min, limits.ballast_bytes_max);
     let planted = inner.planted_space();

@@ -140,7 +140,7 @@ pub(super) fn open_database(
     }
     let descriptors = names.iter().map(|name| ColumnFamilyDescriptor::new(name, columns.of(name)));
     let db = Db::open_cf_descriptors(&options, &path, descriptors).map_err(|error| {
-        if is_full(&error.to_string()) {
+        if is_full(error.as_ref()) {
             return directory.refuse(format!("could not open its database: {error}; {MAKE_ROOM}"));
         }
         directory.refuse(format!(

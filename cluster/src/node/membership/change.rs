@@ -132,7 +132,7 @@ impl Inner {
         }
         let state = self.raft.with_raft_state(|state| {
             let memberships = &state.membership_state;
-            (memberships.effective().clone(), memberships.committed().log_id().clone())
+            (memberships.effective().clone(), *memberships.committed().log_id())
         });
         let (membership, committed) =
             state.await.map_err(|error| Answer::Nothing(error.to_string()))?;

@@ -215,7 +215,7 @@ impl Inner {
         if lag.is_some_and(|lag| lag < CAUGHT_UP_ENTRIES_MAX) {
             return Ok(());
         }
-        let lacks = lag.map_or("all entries".to_owned(), |lag| format!("{lag} entries"));
+        let lacks = lag.map_or_else(|| "all entries".to_owned(), |lag| format!("{lag} entries"));
         Err(refused(
             RefusalKind::Conflict,
             code::NOT_CAUGHT_UP,

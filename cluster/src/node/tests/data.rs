@@ -103,7 +103,7 @@ async fn rows_that_nobody_wrote_are_found_by_the_scrub() {
     let handle = cluster.handle(damaged);
     wait("a pass was made", || match handle.health() {
         health if health.scrubs > 0 && health.scrubbed_rows > 0 => Ok(()),
-        health => Err(health),
+        health => Err(format!("{health:?}")),
     })
     .await;
     assert_eq!(handle.health().scrub_failures, 0);

@@ -146,7 +146,7 @@ async fn flips_end_well(kind: &str, of_kind: &dyn Fn(&str) -> bool, expected: &[
     let seed: u64 = seed.unwrap_or_else(|| getrandom::u64().unwrap());
     let flips = std::env::var("PEAT_TEST_FLIPS").ok().and_then(|text| text.parse().ok());
     let flips: u64 = flips.unwrap_or(FLIPS);
-    println!("{kind}: {flips} flips; PEAT_TEST_SEED={seed} repeats them");
+    eprintln!("{kind}: {flips} flips; PEAT_TEST_SEED={seed} repeats them");
     let mut random = Random::new(seed);
     let root = TempDir::new().unwrap();
     let wanted = original(&root.path().join("original")).await;
@@ -157,13 +157,13 @@ async fn flips_end_well(kind: &str, of_kind: &dyn Fn(&str) -> bool, expected: &[
         let files = files(&path, of_kind);
         let file = &files[random.below(files.len() as u64) as usize];
         let what = flip(file, &mut random);
-        println!("{kind}: {what}");
+        eprintln!("{kind}: {what}");
         let (end, said) = examine(&path, &wanted).await;
-        println!("{kind}: {end:?} {said}");
+        eprintln!("{kind}: {end:?} {said}");
         *ends.entry(end).or_default() += 1;
         fs::remove_dir_all(&path).unwrap();
     }
-    println!("{kind}: {ends:?}");
+    eprintln!("{kind}: {ends:?}");
     for end in expected {
         assert!(ends.contains_key(end), "no flip of {kind} was {end:?}: {ends:?}");
     }

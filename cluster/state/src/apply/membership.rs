@@ -40,7 +40,8 @@ pub(super) fn record(work: &mut Work<'_>, actor: &Actor, command: RecordMembersh
         }
         MembershipChange::Finish => (AuditAction::FinishMembership, "cluster".to_owned()),
         MembershipChange::Transfer { to } => {
-            let target = to.map_or("closest node".to_owned(), |node| format!("node/{node}"));
+            let target =
+                to.map_or_else(|| "closest node".to_owned(), |node| format!("node/{node}"));
             (AuditAction::TransferLeadership, target)
         }
     };

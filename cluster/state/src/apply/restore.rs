@@ -180,13 +180,16 @@ impl Restoration {
     }
 }
 
+/// What is done with a row: its space, key and value.
+pub type Visit<'v, E> = dyn FnMut(Space, &[u8], &[u8]) -> Result<(), E> + 'v;
+
 /// Visits every row of a state in the order in which a store wants them: family by family, by key.
 ///
 /// # Errors
 /// The rows can't be read, or what `visit` says.
 pub fn each_row<E: From<ReadError>>(
     reader: &dyn Reader,
-    visit: &mut dyn FnMut(Space, &[u8], &[u8]) -> Result<(), E>,
+    visit: &mut Visit<'_, E>,
 ) -> Result<(), E> {
     // Above every key: text holds no 0xff, and a number has eight of them at most.
     let end = [0xff; 16];

@@ -42,7 +42,7 @@ fn restore(rows: &Rows, facts: Facts) -> Restored {
         restored.0.insert((space, key.to_vec()), raise(space, value)?.into_owned());
         Ok(())
     })
-    .unwrap();
+    .expect("rows are read");
     assert_eq!(restored.0.len(), rows.0.len());
     let mut hash = restored.hash();
     let mut restoration = Restoration::new(facts);
@@ -51,7 +51,7 @@ fn restore(rows: &Rows, facts: Facts) -> Restored {
     loop {
         steps += 1;
         let mut overlay = Overlay::new(&restored);
-        let more = restoration.step(&mut overlay).unwrap();
+        let more = restoration.step(&mut overlay).expect("rows are read");
         let changes = overlay.finish(&mut hash);
         restored.write(changes);
         if !more {
@@ -66,7 +66,8 @@ impl Restored {
         self.index += 1;
         let position = EntryPosition { index: self.index, term: 5, time_ms: 2_000_000 };
         let mut overlay = Overlay::new(&self.rows);
-        let applied = apply(&mut overlay, &position, &codec::encode(envelope)).unwrap();
+        let applied =
+            apply(&mut overlay, &position, &codec::encode(envelope)).expect("the entry applies");
         let changes = overlay.finish(&mut self.hash);
         self.rows.write(changes);
         applied

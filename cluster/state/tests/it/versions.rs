@@ -49,7 +49,7 @@ fn hold() -> Command {
 }
 
 fn version(cluster: &Cluster) -> u16 {
-    query::settings(&cluster.rows).unwrap().unwrap().version
+    query::settings(&cluster.rows).expect("rows are read").expect("settings are there").version
 }
 
 #[test]

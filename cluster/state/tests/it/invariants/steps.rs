@@ -111,7 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
 impl Step {
     /// The version with which a cluster begins whose first step this is.
     pub(crate) fn first_version(&self) -> u16 {
-        if self.number % 4 == 0 { 1 } else { VERSION }
+        if self.number.is_multiple_of(4) { 1 } else { VERSION }
     }
 
     /// Moves the clock and returns what the step proposes in this state.
