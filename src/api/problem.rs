@@ -121,6 +121,10 @@ pub(super) fn describe(response: Response, request_id: &str) -> Response {
     if let Some(seconds) = error.retry_after_seconds() {
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
+    if error.kind == Kind::TooLarge {
+        // The rest of the body stays unread, so the connection ends; the client must not use it again.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if error.kind == Kind::Unauthenticated {
         let challenge = HeaderValue::from_static("Bearer realm=\"peat-gateway\"");
         headers.insert(header::WWW_AUTHENTICATE, challenge);

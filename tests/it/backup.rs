@@ -25,6 +25,18 @@ const CHANGES: usize = 400;
 const DOCUMENTS: usize = 40;
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Takes back what a restore adds to every document's sequence.
+fn lower(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(lower),
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| match value.as_u64() {
+            Some(number) if name == "document_sequence" => *value = (number - RAISE).into(),
+            _ => lower(value),
+        }),
+        _ => {}
+    }
+}
+
 /// What the API shows of everything that must survive.
 async fn everything(api: &Api) -> BTreeMap<String, Value> {
     let mut paths = vec!["/orgs".to_owned(), "/cluster/settings".to_owned()];
@@ -132,7 +144,8 @@ fn a_backup_becomes_a_new_cluster_in_which_everything_goes_on() {
         assert_eq!(shown["nodes"].as_array().map(Vec::len), Some(1));
         assert_eq!(shown["nodes"][0]["name"], "node-1");
         assert!(shown["nodes"][0]["applied_index"].as_u64().expect("a number") > RAISE);
-        let after = everything(&api).await;
+        let mut after = everything(&api).await;
+        after.values_mut().for_each(lower);
         for (path, value) in &before {
             assert_eq!(after.get(path), Some(value), "{path}");
         }

@@ -141,7 +141,7 @@ fn run_page(page: &str) {
     assert!(commands.lines().count() > 10, "only few commands were found in {page}:\n{commands}");
     let directory = tempfile::tempdir().expect("a directory");
     let script = format!(
-        "set -eu -o pipefail\nip link set lo up\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\nset -x\n{commands}"
+        "set -eu -o pipefail\nip link set lo up\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait || true' EXIT\nset -x\n{commands}"
     );
     std::fs::write(directory.path().join("page.sh"), script).expect("the script");
     let binary = Path::new(env!("CARGO_BIN_EXE_peat-gateway"));

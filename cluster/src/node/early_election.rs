@@ -83,6 +83,7 @@ async fn campaign(inner: &Inner, leader: u64) {
     let lease = inner.timing.election_timeout_max;
     let give_up_at = Instant::now() + lease * LEASES_MAX;
     let Some(turn) = turn(inner, leader) else { return };
+    let mut said = false;
     // A node that isn't fit leaves it to the others.
     while inner.health.unfit().is_none()
         && still_leads(inner, leader)
@@ -95,7 +96,13 @@ async fn campaign(inner: &Inner, leader: u64) {
             tokio::time::sleep(left).await;
             continue;
         }
-        tracing::info!(leader, "the leader's connection is gone and its lease over: campaigning");
+        if !std::mem::replace(&mut said, true) {
+            let leader = format!("{leader:016x}");
+            tracing::info!(
+                leader,
+                "the leader's connection is gone and its lease over: campaigning"
+            );
+        }
         if inner.raft.trigger().elect(true).await.is_err() {
             return;
         }
