@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use anyhow::anyhow;
+
 use super::http::Connection;
 use super::http2::{Http2, Method, Request};
 use super::protocol::{ETCD_STATUS, Protocol, Workload};
@@ -35,6 +37,26 @@ impl Cluster {
     pub(super) async fn wait_ready(&mut self, node: usize) -> anyhow::Result<()> {
         let (host, protocol) = (self.hosts[node].clone(), self.protocol);
         wait_until(&mut self.servers, "a node to be ready", || is_ready(&host, protocol)).await
+    }
+
+    /// Creates something of the gateway's; asks again while the cluster can't take it.
+    ///
+    /// # Errors
+    /// It is refused, or a node has ended.
+    pub(super) async fn create(&mut self, path: &str, body: &str) -> anyhow::Result<()> {
+        let host = self.hosts[0].clone();
+        let created = wait_until(&mut self.servers, "something to be created", || async {
+            let mut connection = Connection::open(&host).await.ok()?;
+            match connection.send("POST", path, body).await.ok()? {
+                201 | 409 => Some(Ok(())),
+                429 | 503 | 504 => None,
+                status => {
+                    let answer = String::from_utf8_lossy(connection.body()).into_owned();
+                    Some(Err(anyhow!("POST {path} gave {status}: {answer}")))
+                }
+            }
+        });
+        created.await?
     }
 
     /// Waits for a leader; returns its place.

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::bail;
-
 use super::cluster::{Cluster, fresh};
 use super::http2::Http2;
 use super::protocol::{Protocol, Workload};
-use super::servers::{Servers, foreign, free_ports};
+use super::servers::{Servers, foreign, free_ports, wait_until};
 
 /// Prepares three nodes with new data directories, starts them, and writes the clients' registers.
 ///
@@ -40,13 +38,15 @@ pub(super) async fn start(
     let hosts = ports[..3].iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let mut cluster = Cluster { protocol: Protocol::Etcd, hosts, servers };
     cluster.start().await?;
-    let mut connection = Http2::open(&cluster.hosts[0], false).await?;
     for number in 0..registers {
         let key = format!("register-{number}");
-        let stream = cluster.protocol.send(&mut connection, Workload::Write, &key, 0)?;
-        if !connection.answer(stream).await?.is_ok() {
-            bail!("etcd refused to write {key}");
-        }
+        let (host, protocol) = (cluster.hosts[0].clone(), cluster.protocol);
+        let written = || async {
+            let mut connection = Http2::open(&host, false).await.ok()?;
+            let stream = protocol.send(&mut connection, Workload::Write, &key, 0).ok()?;
+            connection.answer(stream).await.ok()?.is_ok().then_some(())
+        };
+        wait_until(&mut cluster.servers, "a register to be written", written).await?;
     }
     Ok(cluster)
 }

@@ -7,7 +7,6 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::gateway::prepare;
-use super::http::Connection;
 use super::journal_driver::{Done, FORMATION, Order, order_file, producer, put, result_file};
 use super::sample::{Measured, Sample};
 use super::servers::wait_until;
@@ -29,21 +28,13 @@ pub(super) async fn measure(
         prepare(directory, &["bench-journal-node".into(), "--orders".into(), orders.clone()])?;
     std::fs::create_dir_all(&orders)?;
     cluster.start().await?;
-    let mut connection = Connection::open(&cluster.hosts[0]).await?;
     for number in 0..PRODUCERS {
         let org = producer(number);
         let organization = json!({ "org_id": org.as_str(), "display_name": "Producer" });
+        cluster.create("/orgs", &organization.to_string()).await?;
         let formation = json!({ "app_id": FORMATION });
-        for (path, body) in [
-            ("/orgs".to_owned(), organization),
-            (format!("/orgs/{}/formations", org.as_str()), formation),
-        ] {
-            let status = connection.send("POST", &path, &body.to_string()).await?;
-            if status != 201 {
-                let answer = String::from_utf8_lossy(connection.body());
-                bail!("POST {path} gave {status}: {answer}");
-            }
-        }
+        let path = format!("/orgs/{}/formations", org.as_str());
+        cluster.create(&path, &formation.to_string()).await?;
     }
     let mut samples = Vec::new();
     for (number, in_flight) in in_flight.iter().enumerate() {

@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use peat_gateway_cluster::ProposeError;
 use peat_gateway_state::command::{
     AppendChanges, DocumentBatch, EventBody, NewEvent, SequencedEvent,
 };
@@ -96,16 +97,25 @@ pub(crate) async fn drive(work: LeaderWork, directory: PathBuf) {
         if let Some(order) = order
             && !result_file(&directory, order.number).exists()
         {
-            let done = carry_out(&work, &order).await;
-            if let Err(error) = put(&result_file(&directory, order.number), &done) {
-                tracing::error!(%error, "could not write the result of a load");
+            match carry_out(&work, &order).await {
+                Ok(done) => {
+                    if let Err(error) = put(&result_file(&directory, order.number), &done) {
+                        tracing::error!(%error, "could not write the result of a load");
+                    }
+                }
+                // Whoever leads next begins anew, as the observer does.
+                Err(reason) => tracing::warn!(%reason, "a load is begun anew"),
             }
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn carry_out(work: &LeaderWork, order: &Order) -> Done {
+/// Runs the producers.
+///
+/// # Errors
+/// It isn't known what became of a batch, or this node leads no more.
+async fn carry_out(work: &LeaderWork, order: &Order) -> Result<Done, ProposeError> {
     let start = Instant::now() + WARM_UP;
     let end = start + Duration::from_millis(order.duration_ms);
     let producers: Vec<_> = (0..order.producers)
@@ -115,13 +125,17 @@ async fn carry_out(work: &LeaderWork, order: &Order) -> Done {
         })
         .collect();
     let mut measured = Measured::default();
-    let mut failure = None;
+    let (mut failure, mut broken) = (None, None);
     for producer in producers {
         match producer.await {
             Ok(Ok(part)) => measured.join(part),
-            Ok(Err(reason)) => failure = Some(reason),
+            Ok(Err(Broken::Unknown(error))) => broken = Some(error),
+            Ok(Err(Broken::Refused(reason))) => failure = Some(reason),
             Err(error) => failure = Some(error.to_string()),
         }
+    }
+    if let Some(error) = broken {
+        return Err(error);
     }
     let latencies_us = measured
         .latencies
@@ -129,7 +143,15 @@ async fn carry_out(work: &LeaderWork, order: &Order) -> Done {
         .map(|latency| u32::try_from(latency.as_micros()).unwrap_or(u32::MAX))
         .collect();
     let seconds = end.duration_since(start).as_secs_f64();
-    Done { number: order.number, latencies_us, seconds, failure }
+    Ok(Done { number: order.number, latencies_us, seconds, failure })
+}
+
+/// Why a producer ended early.
+enum Broken {
+    /// The leader can't go on with it.
+    Unknown(ProposeError),
+    /// The state didn't take a batch, which is a mistake in this file.
+    Refused(String),
 }
 
 /// One organisation's changes.
@@ -153,7 +175,7 @@ impl Producer {
         Self { work, org: producer(number), order: order.clone(), heads, made: 0, noise }
     }
 
-    async fn run(mut self, start: Instant, end: Instant) -> Result<Measured, String> {
+    async fn run(mut self, start: Instant, end: Instant) -> Result<Measured, Broken> {
         let mut measured = Measured::default();
         loop {
             let command = self.command();
@@ -161,17 +183,30 @@ impl Producer {
             if began >= end {
                 return Ok(measured);
             }
-            match self.work.propose(command).await {
-                Ok(committed) => match committed.outcome {
-                    Outcome::Appended { known: 0, .. } => {}
-                    other => return Err(format!("the state answered a batch with {other:?}")),
-                },
-                Err(error) => return Err(format!("could not journal a batch: {error}")),
-            }
+            self.journal(command).await?;
             let latency = began.elapsed();
             if began >= start {
                 let changes = std::iter::repeat_n(latency, self.order.in_flight);
                 measured.latencies.extend(changes);
+            }
+        }
+    }
+
+    /// Proposes until the cluster decides, as the observer does: where nothing happened, again.
+    async fn journal(&self, command: Command) -> Result<(), Broken> {
+        loop {
+            match self.work.propose(command.clone()).await {
+                Ok(committed) => match committed.outcome {
+                    Outcome::Appended { known: 0, .. } => return Ok(()),
+                    other => {
+                        let reason = format!("the state answered a batch with {other:?}");
+                        return Err(Broken::Refused(reason));
+                    }
+                },
+                Err(ProposeError::Unavailable(_) | ProposeError::Overloaded) => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
+                Err(error) => return Err(Broken::Unknown(error)),
             }
         }
     }

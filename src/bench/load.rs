@@ -10,13 +10,14 @@
 //! clients that were answered are written at once. So the load itself costs little of the processors
 //! that it shares with the servers.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use super::http::Connection;
-use super::http2::{Answer, Http2, Method, Request};
+use super::http2::{End, Http2, Method, Request};
 use super::protocol::{Protocol, Workload};
 use super::sample::Measured;
 
@@ -24,6 +25,9 @@ use super::sample::Measured;
 const CONNECTIONS_MAX: usize = 16;
 /// How long clients work before the clock starts, if the load itself is no shorter.
 const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Pause after a node said that it takes no records now.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// Which records the clients work on.
 #[derive(Clone, Copy, Debug)]
@@ -212,10 +216,10 @@ impl Part {
     }
 }
 
-/// Creates records `from..to` by `POST /orgs`, over all nodes, as fast as they are taken.
+/// Creates records by `POST /orgs`, over all nodes, as fast as they are taken.
 ///
 /// # Errors
-/// A node refused one, or broke the connection off.
+/// A node refused one for good, or broke a connection off.
 pub(super) async fn create_records(
     hosts: &[String],
     name: fn(usize) -> String,
@@ -224,41 +228,10 @@ pub(super) async fn create_records(
 ) -> anyhow::Result<()> {
     let mut tasks = Vec::new();
     for number in 0..CONNECTIONS_MAX {
+        let records = (number..count).step_by(CONNECTIONS_MAX).collect();
         let host = hosts[number % hosts.len()].clone();
-        let mut records = (number..count).step_by(CONNECTIONS_MAX);
-        tasks.push(tokio::spawn(async move {
-            let mut connection = Http2::open(&host, true).await?;
-            let mut under_way = 0;
-            let mut send = |connection: &mut Http2| -> io::Result<bool> {
-                let Some(record) = records.next() else { return Ok(false) };
-                let body = format!(
-                    r#"{{"org_id":"{}","display_name":"{record:0value_bytes$}"}}"#,
-                    name(record)
-                );
-                let body = body.as_bytes();
-                connection.send(Request {
-                    method: Method::Post,
-                    path: "/orgs",
-                    grpc: false,
-                    body,
-                })?;
-                Ok(true)
-            };
-            for _ in 0..CONNECTIONS_MAX {
-                under_way += usize::from(send(&mut connection)?);
-            }
-            while under_way > 0 {
-                connection.flush().await?;
-                connection.fill().await?;
-                while let Some(answer) = connection.next_answer()? {
-                    created(&answer)?;
-                    connection.recycle(answer);
-                    under_way -= 1;
-                    under_way += usize::from(send(&mut connection)?);
-                }
-            }
-            anyhow::Ok(())
-        }));
+        let mut creator = Creator { records, under_way: Vec::new(), name, value_bytes };
+        tasks.push(tokio::spawn(async move { creator.run(&host).await }));
     }
     for task in tasks {
         task.await.context("a loader's task ended")?.context("could not create records")?;
@@ -266,14 +239,56 @@ pub(super) async fn create_records(
     Ok(())
 }
 
-/// Whether a record was created, or was there: whoever retries a start meets its own records.
-fn created(answer: &Answer) -> anyhow::Result<()> {
-    use super::http2::End;
-    match answer.end {
-        End::Answered(Some(201 | 409)) => Ok(()),
-        other => anyhow::bail!(
-            "POST /orgs ended with {other:?}: {}",
-            String::from_utf8_lossy(&answer.body)
-        ),
+/// One connection's part of the records.
+struct Creator {
+    /// Those that are not sent yet, or not taken.
+    records: VecDeque<usize>,
+    /// Streams and their records.
+    under_way: Vec<(u32, usize)>,
+    name: fn(usize) -> String,
+    value_bytes: usize,
+}
+
+impl Creator {
+    async fn run(&mut self, host: &str) -> anyhow::Result<()> {
+        let mut connection = Http2::open(host, true).await?;
+        loop {
+            while self.under_way.len() < CONNECTIONS_MAX
+                && let Some(record) = self.records.pop_front()
+            {
+                let (name, bytes) = ((self.name)(record), self.value_bytes);
+                let body = format!(r#"{{"org_id":"{name}","display_name":"{record:0bytes$}"}}"#);
+                let (path, body) = ("/orgs", body.as_bytes());
+                let request = Request { method: Method::Post, path, grpc: false, body };
+                self.under_way.push((connection.send(request)?, record));
+            }
+            if self.under_way.is_empty() {
+                return Ok(());
+            }
+            connection.flush().await?;
+            connection.fill().await?;
+            let mut wait = false;
+            while let Some(answer) = connection.next_answer()? {
+                let place = self.under_way.iter().position(|sent| sent.0 == answer.stream);
+                let Some(place) = place else { continue };
+                let (_, record) = self.under_way.swap_remove(place);
+                match answer.end {
+                    // There already: an earlier try whose outcome wasn't known.
+                    End::Answered(Some(201 | 409)) => {}
+                    End::Answered(Some(429 | 503 | 504)) => {
+                        self.records.push_back(record);
+                        wait = true;
+                    }
+                    other => anyhow::bail!(
+                        "POST /orgs ended with {other:?}: {}",
+                        String::from_utf8_lossy(&answer.body)
+                    ),
+                }
+                connection.recycle(answer);
+            }
+            if wait {
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
     }
 }

@@ -36,8 +36,7 @@ pub(super) async fn measure(
     load: Duration,
 ) -> anyhow::Result<Sample> {
     let bind = SocketAddr::from(([127, 0, 0, 1], free_ports(1)?[0]));
-    let mut connection = Connection::open(&nodes.hosts[0]).await?;
-    let credentials = prepare(&mut connection, bind).await?;
+    let credentials = prepare(nodes, bind).await?;
     let secret = credentials.formation_secret().clone();
     let mut config = NodeConfig::new("unit", "field", secret);
     config.bind = bind;
@@ -92,7 +91,7 @@ pub(super) async fn measure(
 
 /// Makes an organisation with a formation that dials `bind`, and a file sink; returns the formation's
 /// credentials.
-async fn prepare(connection: &mut Connection, bind: SocketAddr) -> anyhow::Result<Credentials> {
+async fn prepare(nodes: &mut Cluster, bind: SocketAddr) -> anyhow::Result<Credentials> {
     let formation = json!({ "app_id": "field", "static_peers": [format!("unit@{bind}")] });
     let sink = json!({ "sink_type": { "File": { "name": "bench" } } });
     for (path, body) in [
@@ -100,11 +99,9 @@ async fn prepare(connection: &mut Connection, bind: SocketAddr) -> anyhow::Resul
         ("/orgs/mesh/formations", formation),
         ("/orgs/mesh/sinks", sink),
     ] {
-        let status = connection.send("POST", path, &body.to_string()).await?;
-        if status != 201 {
-            bail!("POST {path} gave {status}: {}", String::from_utf8_lossy(connection.body()));
-        }
+        nodes.create(path, &body.to_string()).await?;
     }
+    let mut connection = Connection::open(&nodes.hosts[0]).await?;
     let status = connection.send("GET", "/orgs/mesh/formations/field/credentials", "").await?;
     let answer: Value = serde_json::from_slice(connection.body()).unwrap_or_default();
     let Some(text) = answer["credentials"].as_str().filter(|_| status == 200) else {

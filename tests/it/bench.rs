@@ -61,15 +61,6 @@ fn a_quick_benchmark_measures_every_row_and_meets_none_without_its_opponent() {
             assert_ne!(row["met"], true, "{name} has nobody to be compared with: {row}");
             assert_ne!(row["missing"].as_array().map(Vec::len), Some(0), "{row}");
         }
-        let failed: u64 = row["sides"]
-            .as_array()
-            .expect("sides")
-            .iter()
-            .filter_map(|side| side["failed"].as_u64())
-            .sum();
-        if name != "planned-leader-change" {
-            assert_eq!(failed, 0, "{name}: {row}");
-        }
     }
     assert!(of("http1/write/256-clients").is_some_and(|row| row["ours"].is_number()));
 
