@@ -12,7 +12,7 @@ use crate::config::Process;
 pub(super) struct Arguments {
     #[command(flatten)]
     connection: Connection,
-    /// The organisation
+    /// The organisation; without it, `list` shows the cluster's own chain
     #[arg(long, global = true)]
     org: Option<String>,
     #[command(subcommand)]
@@ -59,10 +59,14 @@ const REPORT_COLUMNS: &[Column] = &[
 /// What the gateway or the connection refuses; a broken chain.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let session = arguments.connection.open(&Process)?;
-    let org = super::required_org(arguments.org.as_deref())?;
+    let org = arguments.org.as_deref();
     match arguments.verb {
         Verb::List { formation, lines } => {
-            let mut call = Call::get(&["orgs", org, "audit"]).query("limit", lines);
+            let chain = match org {
+                None if formation.is_none() => Call::get(&["cluster", "audit"]),
+                org => Call::get(&["orgs", super::required_org(org)?, "audit"]),
+            };
+            let mut call = chain.query("limit", lines);
             if let Some(app) = formation {
                 call = call.query("app_id", app);
             }
@@ -70,6 +74,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             Ok(output::write(&session.rows(COLUMNS, &entries))?)
         }
         Verb::Verify => {
+            let org = super::required_org(org)?;
             let call = Call::get(&["orgs", org, "audit", "verify"]);
             let report = session.client.call(call).await?.body;
             output::write(&session.record(REPORT_COLUMNS, &report))?;

@@ -30,7 +30,9 @@ fn lower(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(lower),
         Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| match value.as_u64() {
-            Some(number) if name == "document_sequence" => *value = (number - RAISE).into(),
+            Some(number) if name == "document_sequence" && number >= RAISE => {
+                *value = (number - RAISE).into();
+            }
             _ => lower(value),
         }),
         _ => {}
