@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use peat_gateway_cluster::config::Timing;
-use peat_gateway_cluster::{ClusterConfig, Handle, Node, backup};
+use peat_gateway_cluster::{ClusterConfig, Handle, Leadership, Node, backup};
 use tokio_util::sync::CancellationToken;
 
 use super::save::{Job, newest};
@@ -28,8 +28,9 @@ async fn node(folder: &Path) -> Node {
     .await
     .unwrap();
     let handle = node.handle();
-    let mut changes = handle.changes();
-    let leads = changes.wait_for(|changes| changes.applied >= 2);
+    // Nothing is written any more once it leads: its epoch is the last entry.
+    let mut leadership = handle.leadership();
+    let leads = leadership.wait_for(|part| matches!(part, Leadership::Leader { .. }));
     tokio::time::timeout(Duration::from_secs(30), leads).await.unwrap().unwrap();
     node
 }
