@@ -28,7 +28,6 @@ async fn node(folder: &Path) -> Node {
     .await
     .unwrap();
     let handle = node.handle();
-    // Nothing is written any more once it leads: its epoch is the last entry.
     let mut leadership = handle.leadership();
     let leads = leadership.wait_for(|part| matches!(part, Leadership::Leader { .. }));
     tokio::time::timeout(Duration::from_secs(30), leads).await.unwrap().unwrap();
@@ -81,8 +80,10 @@ async fn a_saved_snapshot_is_whole_and_only_the_oldest_of_the_same_node_go() {
     }
     std::fs::write(backups.join(format!(".peat-{cluster}-{:020}{own}.part", 9)), "x").unwrap();
 
-    let job = job(&handle, folder.path(), 2);
+    let mut job = job(&handle, folder.path(), 2);
     let index = job.index;
+    // Above the old ones, however few entries the node has written.
+    job.index += 10;
     let saved = job.save().unwrap();
     assert_eq!(saved.removed, 2);
     let inspection = backup::inspect(&saved.path, &mut |_| {}).unwrap();
@@ -101,11 +102,14 @@ async fn a_snapshot_of_the_same_index_is_not_written_again_but_counts_as_new() {
     let folder = tempfile::tempdir().unwrap();
     let node = node(folder.path()).await;
     let handle = node.handle();
-    let saved = job(&handle, folder.path(), 2).save().unwrap();
+    let first = job(&handle, folder.path(), 2);
+    let index = first.index;
+    let saved = first.save().unwrap();
     let file = std::fs::File::options().write(true).open(&saved.path).unwrap();
     let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000);
     file.set_modified(long_ago).unwrap();
     let mut again = job(&handle, folder.path(), 2);
+    again.index = index;
     assert_eq!(newest(&again), Some(long_ago));
     again.write = Box::new(|_| panic!("it is there already"));
     assert_eq!(again.save().unwrap().path, saved.path);
