@@ -289,14 +289,18 @@ impl Handle {
     /// Raises the cluster's version to the newest that every member supports: here if this node
     /// leads, else at the leader. There is no way back to an older build afterwards.
     ///
+    /// Members that are down hold it back, but for those in `without`: lost for good, or sure to come
+    /// back with a newer build.
+    ///
     /// # Errors
     /// See [`RaiseError`]. Asking again is always safe.
     pub async fn raise_version(
         &self,
         actor: Actor,
+        without: Vec<NodeId>,
         timeout: Duration,
     ) -> Result<Raised, RaiseError> {
-        self.inner.raise_version(actor, timeout).await
+        self.inner.raise_version(actor, without, timeout).await
     }
 
     /// Changes who belongs to the cluster, or hands leadership on: here if this node leads, else at the

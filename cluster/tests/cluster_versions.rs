@@ -49,7 +49,8 @@ async fn command_of_version_2_is_proposed_only_after_an_operator_has_finished_th
     let name = cluster.configs[follower].name.clone();
     let leader = cluster.handle(cluster.leader().await);
     cluster.stop(follower).await;
-    let held_back = leader.raise_version(actor(), TIMEOUT).await.expect_err("one is down");
+    let held_back =
+        leader.raise_version(actor(), Vec::new(), TIMEOUT).await.expect_err("one is down");
     let RaiseError::HeldBack(reason) = held_back else { panic!("{held_back}") };
     assert!(reason.contains(&name) && reason.contains("down"), "{reason}");
     let refused = hold_upgrades(&leader).await.expect_err("the cluster has version 1");
@@ -60,7 +61,7 @@ async fn command_of_version_2_is_proposed_only_after_an_operator_has_finished_th
     // Asked of a follower, done by the leader.
     let follower = cluster.handle(cluster.follower().await);
     let raised = loop {
-        match follower.raise_version(actor(), TIMEOUT).await {
+        match follower.raise_version(actor(), Vec::new(), TIMEOUT).await {
             Ok(raised) => break raised,
             // It has just come back, and counts as down until it answers.
             Err(RaiseError::HeldBack(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -75,7 +76,7 @@ async fn command_of_version_2_is_proposed_only_after_an_operator_has_finished_th
         assert_eq!(handle.cluster_version(), VERSION);
         assert_eq!(handle.upgrade(&handle.members(TIMEOUT).await), None);
     }
-    let again = follower.raise_version(actor(), TIMEOUT).await.unwrap();
+    let again = follower.raise_version(actor(), Vec::new(), TIMEOUT).await.unwrap();
     assert_eq!((again.from, again.to), (VERSION, VERSION));
     let entries = query::audit_entries(&follower.local_view(), None, None, usize::MAX).unwrap();
     let raises: Vec<_> =
@@ -109,6 +110,8 @@ async fn upgrade_is_finished_without_an_operator_once_every_member_agrees() {
     let automatic_in = upgrade.automatic_in.expect("it is automatic");
     assert!(automatic_in > Duration::from_secs(3000), "the last one counts: {automatic_in:?}");
     assert_eq!(leader.cluster_version(), 1);
+    // A handle keeps its node's data directory open, and the leader may be the one that stops.
+    drop(leader);
 
     cluster.configs[2].timing.upgrade_delay = Duration::ZERO;
     cluster.stop(2).await;
@@ -121,6 +124,26 @@ async fn upgrade_is_finished_without_an_operator_once_every_member_agrees() {
         .await;
     }
     cluster.wait_agreement().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upgrade_leaves_out_a_lost_member_by_its_id_and_nobody_who_answers() {
+    let mut cluster = Cluster::of_three_at(1, |_| {}).await;
+    let leader = cluster.handle(cluster.leader().await);
+    let lost = cluster.follower().await;
+    let lost_id = cluster.handle(lost).node_id();
+    cluster.stop(lost).await;
+    let others = cluster.running().iter().map(Handle::node_id).collect();
+    let held_back = leader.raise_version(actor(), others, TIMEOUT).await.expect_err("one is down");
+    let RaiseError::HeldBack(reason) = held_back else { panic!("{held_back}") };
+    assert!(reason.contains(&format!("--without {lost_id}")), "{reason}");
+    let raised = leader.raise_version(actor(), vec![lost_id], TIMEOUT).await.unwrap();
+    assert_eq!((raised.from, raised.to), (1, VERSION));
+    // It wasn't lost after all, and its build knows the version.
+    cluster.start(lost).await;
+    cluster.wait_ready().await;
+    cluster.wait_agreement().await;
+    assert_eq!(cluster.handle(lost).cluster_version(), VERSION);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
-use super::request::{Empty, Order};
+use super::request::{BodyOrNothing, Order};
 use super::response::{Answer, Shown};
+use crate::service::members::node_id;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(finish_upgrade))
@@ -66,6 +67,14 @@ impl From<Who> for record::Upgrade {
     }
 }
 
+/// Who needn't say what it supports.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct UpgradeOrder {
+    /// Ids of members that are down: lost for good, or sure to come back with a newer build.
+    without: Vec<String>,
+}
+
 /// The cluster's version, raised.
 #[derive(Serialize, ToSchema)]
 struct RaisedView {
@@ -87,8 +96,14 @@ impl From<Raised> for RaisedView {
     post,
     path = "/cluster/upgrade",
     tag = "cluster",
+    request_body = Option<UpgradeOrder>,
     responses((status = 200, body = RaisedView))
 )]
-async fn finish_upgrade(State(api): State<Api>, order: Order<Empty>) -> Answer<RaisedView> {
-    Ok(Shown::of(api.service.finish_upgrade(&order.call).await?, RaisedView::from))
+async fn finish_upgrade(
+    State(api): State<Api>,
+    order: Order<BodyOrNothing<UpgradeOrder>>,
+) -> Answer<RaisedView> {
+    let BodyOrNothing(UpgradeOrder { without }) = order.body;
+    let without = without.iter().map(|id| node_id(id)).collect::<Result<_, _>>()?;
+    Ok(Shown::of(api.service.finish_upgrade(&order.call, without).await?, RaisedView::from))
 }

@@ -24,7 +24,12 @@ enum Verb {
     /// Make a new cluster of what a stopped node has, where the quorum is lost for good; offline
     Recover(recover::Arguments),
     /// Finish an upgrade: from then on no older build can come back
-    Upgrade,
+    Upgrade {
+        /// Although this member is down: it is lost for good, or comes back with a newer build; may be
+        /// given several times
+        #[arg(long, value_name = "NODE")]
+        without: Vec<String>,
+    },
     /// Show the settings that all nodes share, or change those that are named
     Settings(upgrade::Changes),
     /// Make the cluster that a waiting node's configuration describes (PEAT_BOOTSTRAP=wait)
@@ -122,7 +127,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let call = match verb {
         Verb::Recover(_) => return Ok(()),
         Verb::Status => return status(&session).await,
-        Verb::Upgrade => return upgrade::upgrade(&session).await,
+        Verb::Upgrade { without } => {
+            let mut ids = Vec::new();
+            for node in &without {
+                ids.push(node_id(&session, node).await?);
+            }
+            return upgrade::upgrade(&session, &ids).await;
+        }
         Verb::Settings(changes) => return upgrade::settings(&session, changes).await,
         Verb::Init => Call::new(Method::POST, &["cluster", "init"]),
         Verb::Join { addresses } => {

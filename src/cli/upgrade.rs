@@ -2,7 +2,7 @@
 
 use clap::Args;
 use reqwest::Method;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::output::{Column, Format};
 use super::{Call, Failure, Session, output};
@@ -28,8 +28,12 @@ const SETTINGS: &[Column] = &[
 ];
 
 /// Finishes an upgrade.
-pub(super) async fn upgrade(session: &Session) -> Result<(), Failure> {
+///
+/// # Errors
+/// What the gateway or the connection refuses.
+pub(super) async fn upgrade(session: &Session, without: &[String]) -> Result<(), Failure> {
     let call = Call::new(Method::POST, &["cluster", "upgrade"]);
+    let call = call.body(json!({ "without": without }));
     let raised = session.client.call(call).await?.body;
     let text = match session.format {
         Format::Json => output::json(&raised),

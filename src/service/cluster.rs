@@ -97,6 +97,7 @@ pub trait Cluster: Send + Sync + 'static {
     fn raise_version(
         &self,
         actor: Actor,
+        without: Vec<NodeId>,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Raised, RaiseError>>;
 
@@ -207,9 +208,10 @@ impl Cluster for Handle {
     fn raise_version(
         &self,
         actor: Actor,
+        without: Vec<NodeId>,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Raised, RaiseError>> {
-        Handle::raise_version(self, actor, timeout).boxed()
+        Handle::raise_version(self, actor, without, timeout).boxed()
     }
 
     fn change_members(

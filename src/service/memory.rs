@@ -259,6 +259,7 @@ impl Cluster for Memory {
     fn raise_version(
         &self,
         _actor: Actor,
+        _without: Vec<NodeId>,
         _timeout: Duration,
     ) -> BoxFuture<'_, Result<Raised, RaiseError>> {
         let raised = match self.has_no_leader.load(Ordering::Relaxed) {

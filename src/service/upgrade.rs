@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peat_gateway_cluster::{RaiseError, Raised};
+use peat_gateway_state::ids::NodeId;
 
 use super::access::{Operation, authorize};
 use super::{Call, Error, Kind, Reply, Service};
@@ -11,13 +12,18 @@ use super::{Call, Error, Kind, Reply, Service};
 const RAISE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// Raises the cluster's version to the newest that every member supports.
+    /// Raises the cluster's version to the newest that every member supports, but for those of
+    /// `without` that are down.
     ///
     /// # Errors
     /// `upgrade_held_back` names the members that don't support it, or don't answer.
-    pub async fn finish_upgrade(&self, call: &Call) -> Result<Reply<Raised>, Error> {
+    pub async fn finish_upgrade(
+        &self,
+        call: &Call,
+        without: Vec<NodeId>,
+    ) -> Result<Reply<Raised>, Error> {
         authorize(call.principal, Operation::FinishUpgrade)?;
-        let raised = self.cluster.raise_version(call.actor(), RAISE_TIMEOUT).await;
+        let raised = self.cluster.raise_version(call.actor(), without, RAISE_TIMEOUT).await;
         let value = raised.map_err(|error| {
             let (kind, code) = match &error {
                 RaiseError::HeldBack(_) => (Kind::Conflict, "upgrade_held_back"),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use peat_gateway_proto::cluster as proto;
 use peat_gateway_state::command::{FIRST_VERSION, Fence, RaiseVersion};
+use peat_gateway_state::ids::NodeId;
 use peat_gateway_state::record::Upgrade as Who;
 use peat_gateway_state::{Actor, Command, Envelope, Outcome, VERSION};
 use tokio_util::sync::CancellationToken;
@@ -36,13 +37,14 @@ impl Inner {
     pub(crate) async fn raise_version(
         &self,
         actor: Actor,
+        without: Vec<NodeId>,
         timeout: Duration,
     ) -> Result<Raised, RaiseError> {
         let raised = async {
             match self.leader() {
                 None => Err(RaiseError::Unavailable("no leader is known".to_owned())),
-                Some(leader) if leader == self.node_id() => self.raise_here(actor).await,
-                Some(leader) => self.ask_leader(leader.0, actor).await,
+                Some(leader) if leader == self.node_id() => self.raise_here(actor, &without).await,
+                Some(leader) => self.ask_leader(leader.0, actor, &without).await,
             }
         };
         match tokio::time::timeout(timeout, raised).await {
@@ -51,7 +53,12 @@ impl Inner {
         }
     }
 
-    async fn ask_leader(&self, leader: u64, actor: Actor) -> Result<Raised, RaiseError> {
+    async fn ask_leader(
+        &self,
+        leader: u64,
+        actor: Actor,
+        without: &[NodeId],
+    ) -> Result<Raised, RaiseError> {
         let unavailable = |reason: &dyn std::fmt::Display| {
             RaiseError::Unavailable(format!("could not ask the leader {leader:016x}: {reason}"))
         };
@@ -68,6 +75,7 @@ impl Inner {
             principal: actor.principal,
             source: actor.source,
             request_id: actor.request_id,
+            without: without.iter().map(|node| node.0).collect(),
         };
         let call = peer.request(request).map_err(|status| unavailable(&status.message()))?;
         match client.raise_version(call).await {
@@ -83,13 +91,17 @@ impl Inner {
     }
 
     /// Raises the version by this leader, to the newest that every member supports.
-    async fn raise_here(&self, actor: Actor) -> Result<Raised, RaiseError> {
+    ///
+    /// Members in `without` count only if they answer. One that comes back with an older build stops
+    /// at the raise, so that it can do no harm; it only isn't there.
+    async fn raise_here(&self, actor: Actor, without: &[NodeId]) -> Result<Raised, RaiseError> {
         let leadership = *self.leadership.borrow();
         let Leadership::Leader { term, epoch } = leadership else {
             return Err(RaiseError::Unavailable("this node doesn't lead yet".to_owned()));
         };
         let from = self.cluster_version();
-        let members = self.members(ASK_TIMEOUT).await;
+        let mut members = self.members(ASK_TIMEOUT).await;
+        members.retain(|member| member.versions.is_some() || !without.contains(&member.node_id));
         let Some(Upgrade { to, held_back_by, .. }) = upgrade(from, Who::Manual, &members) else {
             let applied_index = self.store.view().applied_index();
             return Ok(Raised { from, to: from, applied_index });
@@ -126,7 +138,7 @@ impl Inner {
         };
         let principal = format!("node:{}", self.node_id());
         let actor = Actor { principal, source: String::new(), request_id: String::new() };
-        if let Err(error) = self.raise_here(actor).await {
+        if let Err(error) = self.raise_here(actor, &[]).await {
             tracing::warn!(%error, "could not finish the upgrade");
         }
     }
@@ -163,7 +175,8 @@ pub(crate) async fn answer_raise(
             source: asked.source,
             request_id: asked.request_id,
         };
-        match inner.raise_here(actor).await {
+        let without: Vec<NodeId> = asked.without.into_iter().map(NodeId).collect();
+        match inner.raise_here(actor, &without).await {
             Ok(raised) => Wire::Raised(proto::VersionRaised {
                 from: raised.from.into(),
                 to: raised.to.into(),

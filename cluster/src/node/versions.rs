@@ -197,10 +197,11 @@ fn blockers(to: u16, members: &[NodeStatus]) -> Vec<String> {
             versions.max
         )),
         None => Some(format!(
-            "{} is {}, so nobody knows which versions it supports: start it, or remove it from the \
-             cluster",
+            "{} is {}, so nobody knows which versions it supports: start it, or, if it is lost, leave it \
+             out (`peat-gateway cluster upgrade --without {}`)",
             named(member),
-            if member.role == Role::Down { "down" } else { "silent" }
+            if member.role == Role::Down { "down" } else { "silent" },
+            member.node_id
         )),
     };
     members.iter().filter_map(blocker).collect()

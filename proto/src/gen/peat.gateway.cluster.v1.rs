@@ -316,6 +316,9 @@ pub struct RaiseVersionRequest {
     pub source: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
+    /// Members that are down and needn't say what they support.
+    #[prost(uint64, repeated, tag = "4")]
+    pub without: ::prost::alloc::vec::Vec<u64>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
