@@ -7,7 +7,7 @@
 //!
 //! Every order is checked, recorded in the cluster's audit chain and then made by the leader; any node
 //! takes it and passes it on. An order may name the membership that it was decided on
-//! ([`MembershipView::index`]): it is refused where that isn't the newest any more. ADR 0005 says why
+//! ([`MembershipView::index`]): it is refused where that isn't the newest any more. ADR 0006 says why
 //! it is so.
 
 use peat_gateway_state::ids::NodeId;

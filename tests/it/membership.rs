@@ -134,16 +134,21 @@ fn page_on_replacing_a_node_runs_as_written() {
 
 /// Runs the commands of a page's console blocks in one shell, in a network namespace of their own.
 fn run_page(page: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    run_page_in(page, directory.path(), &[("PEAT_PROMOTE_AFTER_MS", "1000")]);
+}
+
+/// The same in a directory that holds what the page takes for granted, with these variables.
+pub fn run_page_in(page: &str, directory: &Path, environment: &[(&str, &str)]) {
     let _alone = support::alone();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations").join(page);
     let text = std::fs::read_to_string(path).expect("the page");
     let commands = commands_of(&text);
     assert!(commands.lines().count() > 10, "only few commands were found in {page}:\n{commands}");
-    let directory = tempfile::tempdir().expect("a directory");
     let script = format!(
         "set -eu -o pipefail\nip link set lo up\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait || true' EXIT\nset -x\n{commands}"
     );
-    std::fs::write(directory.path().join("page.sh"), script).expect("the script");
+    std::fs::write(directory.join("page.sh"), script).expect("the script");
     let binary = Path::new(env!("CARGO_BIN_EXE_peat-gateway"));
     let search = std::env::var("PATH").unwrap_or_default();
     let search = format!("{}:{search}", binary.parent().expect("a directory").display());
@@ -153,13 +158,13 @@ fn run_page(page: &str) {
     }
     let ended = shell
         .args(["180", "unshare", "--net", "--map-root-user", "bash", "page.sh"])
-        .current_dir(directory.path())
+        .current_dir(directory)
         .env("PATH", search)
-        .env("PEAT_PROMOTE_AFTER_MS", "1000")
+        .envs(environment.iter().copied())
         .output()
         .expect("timeout and unshare are installed");
     let logs = || -> String {
-        let files = std::fs::read_dir(directory.path()).expect("readable").flatten();
+        let files = std::fs::read_dir(directory).expect("readable").flatten();
         let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
         logs.map(|file| {
             let text = std::fs::read_to_string(file.path()).unwrap_or_default();

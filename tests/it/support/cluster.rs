@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal};
 use super::api::Api;
 use super::{ports, wait_for};
 
+/// The binary of this build.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_peat-gateway");
 /// The admin token of every test cluster.
 pub const ADMIN_TOKEN: &str = "canary-admin-token-6f1d2c";
 /// The key that all nodes of a test cluster seal with.
@@ -37,6 +39,8 @@ pub struct NodeProcess {
     pub data: PathBuf,
     /// Its log file; appended to over restarts.
     pub log: PathBuf,
+    /// What it runs from its next start on.
+    pub binary: PathBuf,
     environment: BTreeMap<String, String>,
     child: Option<Child>,
 }
@@ -89,6 +93,7 @@ impl Cluster {
                     peer_port,
                     data,
                     log: root.path().join(format!("node-{number}.log")),
+                    binary: PathBuf::from(BINARY),
                     environment,
                     child: None,
                 }
@@ -205,7 +210,7 @@ impl NodeProcess {
         }
         let log = File::options().create(true).append(true).open(&self.log).expect("the log file");
         self.child = Some(
-            command()
+            command_of(&self.binary)
                 .arg("serve")
                 .envs(&self.environment)
                 .stdin(Stdio::null())
@@ -285,7 +290,12 @@ impl Drop for NodeProcess {
 
 /// The gateway's binary with an environment that holds nothing of ours yet.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peat-gateway"));
+    command_of(Path::new(BINARY))
+}
+
+/// The same of another build's binary.
+fn command_of(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PEAT_")) {
         command.env_remove(name);
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use super::api::{Api, Written};
 use super::wait_for;
@@ -13,6 +14,8 @@ use super::wait_for;
 pub struct Load {
     registers: Vec<Arc<Register>>,
     running: Arc<AtomicBool>,
+    /// Writers hold it to read, one write at a time.
+    pause: Arc<RwLock<()>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -26,6 +29,7 @@ impl Load {
     /// Creates `writers` organisations and starts to count each one's display name up.
     pub async fn start(api: &Api, writers: usize) -> Self {
         let running = Arc::new(AtomicBool::new(true));
+        let pause = Arc::new(RwLock::new(()));
         let mut registers = Vec::new();
         let mut tasks = Vec::new();
         for number in 0..writers {
@@ -37,9 +41,10 @@ impl Load {
                 attempted: AtomicU64::new(0),
             });
             registers.push(register.clone());
-            tasks.push(tokio::spawn(count_up(register, api.clone(), running.clone())));
+            let writer = count_up(register, api.clone(), running.clone(), pause.clone());
+            tasks.push(tokio::spawn(writer));
         }
-        Self { registers, running, tasks }
+        Self { registers, running, pause, tasks }
     }
 
     /// How many writes were acknowledged so far.
@@ -51,6 +56,11 @@ impl Load {
     pub fn floors(&self) -> Vec<(String, u64)> {
         let floor = |register: &Arc<Register>| register.acknowledged.load(Ordering::SeqCst);
         self.registers.iter().map(|register| (register.org.clone(), floor(register))).collect()
+    }
+
+    /// Keeps the writers from writing while the guard lives; no write is under way when it returns.
+    pub async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
+        self.pause.clone().write_owned().await
     }
 
     /// Checks every register: not below what was acknowledged, not above what was attempted.
@@ -91,9 +101,15 @@ impl Load {
     }
 }
 
-async fn count_up(register: Arc<Register>, api: Api, running: Arc<AtomicBool>) {
+async fn count_up(
+    register: Arc<Register>,
+    api: Api,
+    running: Arc<AtomicBool>,
+    pause: Arc<RwLock<()>>,
+) {
     let path = format!("/orgs/{}", register.org);
     while running.load(Ordering::SeqCst) {
+        let _writing = pause.read().await;
         let value = register.attempted.fetch_add(1, Ordering::SeqCst) + 1;
         let body = json!({ "display_name": value.to_string() });
         // Only an acknowledgement counts; after anything else the next attempt writes a higher value,

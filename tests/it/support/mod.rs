@@ -8,6 +8,7 @@ pub mod field;
 pub mod load;
 pub mod nats;
 pub mod ports;
+pub mod previous;
 pub mod random;
 pub mod webhook;
 

@@ -7,6 +7,7 @@ mod durability;
 mod flips;
 mod flusher;
 mod reading;
+mod replay;
 mod snapshot;
 mod suite;
 
