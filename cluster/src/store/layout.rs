@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use peat_gateway_state::Family;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, DBCompressionType, DBRecoveryMode, LogLevel,
-    Options, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, DBCompressionType,
+    DBRecoveryMode, LogLevel, Options, WriteBatch, WriteOptions,
 };
 
 use super::directory::DirectoryLock;
@@ -72,6 +72,8 @@ const BACKGROUND_JOBS_MAX: i32 = 2;
 const OPEN_FILES_MAX: i32 = 512;
 /// Bits of the bloom filter per key: 1 % false positives.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+/// One part of a table file's index or filter.
+const INDEX_PART_BYTES: usize = 4 << 10;
 /// RocksDB's own text logs.
 const TEXT_LOG_FILES_MAX: usize = 4;
 /// One of them.
@@ -174,6 +176,10 @@ impl ColumnOptions {
         let mut tables = BlockBasedOptions::default();
         tables.set_block_cache(&self.cache);
         tables.set_cache_index_and_filter_blocks(true);
+        // In parts: the index of a large table file as one block is too large for a shard of the cache, and
+        // would be read and unpacked again for each key that isn't there.
+        tables.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        tables.set_metadata_block_size(INDEX_PART_BYTES);
         tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
         let mut options = Options::default();
         if column == LOG {
@@ -184,6 +190,7 @@ impl ColumnOptions {
             options.set_compression_type(DBCompressionType::Lz4);
             if generation_of(column).is_some() {
                 tables.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+                tables.set_partition_filters(true);
             }
         }
         options.set_block_based_table_factory(&tables);

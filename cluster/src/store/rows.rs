@@ -15,10 +15,24 @@ use super::view::{View, full_key};
 /// Bytes of keys and values in one of the two halves. A full young half becomes the old one, whose
 /// rows are forgotten unless they were read meanwhile.
 const HALF_BYTES_MAX: usize = 4 << 20;
-/// A longer value is not kept: journal rows and document parts are read once.
+/// A longer value is not kept.
 const VALUE_BYTES_MAX: usize = 4 << 10;
 /// What a row costs besides its bytes.
 const ROW_BYTES: usize = 64;
+
+/// Whether `apply` may read a row soon after it was written or asked for: not what is appended and read by others,
+/// nor what is only asked for to see that it isn't there.
+fn is_read_again(space: u8) -> bool {
+    const APPENDED: [u8; 6] = [
+        Space::Audit.byte(),
+        Space::Journal.byte(),
+        Space::DocumentChange.byte(),
+        Space::DocumentBase.byte(),
+        Space::ChangeIndex.byte(),
+        Space::ChangePart.byte(),
+    ];
+    !APPENDED.contains(&space)
+}
 
 /// Values by full key; `None` where there is no row.
 type Half = HashMap<Vec<u8>, Option<Vec<u8>>>;
@@ -47,6 +61,9 @@ enum First {
 impl RowCache {
     /// Notes what was written, or read.
     pub(super) fn keep(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        if !key.first().is_some_and(|space| is_read_again(*space)) {
+            return;
+        }
         if key.first() == Some(&Space::IdempotencyExpiry.byte()) {
             return self.note_expiry(key, value.is_some());
         }
@@ -104,6 +121,9 @@ impl<'v> CachedView<'v> {
 impl Reader for CachedView<'_> {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let key = full_key(space, key);
+        if !is_read_again(space.byte()) {
+            return self.view.get_full(space, &key);
+        }
         let mut rows = self.rows.borrow_mut();
         if let Some(known) = rows.get(&key) {
             return Ok(known);

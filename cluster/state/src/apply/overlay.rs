@@ -79,9 +79,10 @@ impl<'v> Overlay<'v> {
         Ok(())
     }
 
-    /// Writes a row under a key that was never used: its old value is known without reading it.
+    /// Writes a row under a key that has none: its old value is known without reading it.
     ///
-    /// The caller knows it from a counter that only grows, such as the head of an audit chain.
+    /// The caller knows it from a counter that only grows, such as the head of an audit chain, or has just
+    /// looked.
     pub(super) fn put_fresh(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
         self.bytes += value.len();
         let fresh = self.rows.entry(space).or_default().insert(key, Slot::fresh(value));
