@@ -30,8 +30,9 @@ const FORMAT_FIRST: u32 = 1;
 const FORMAT: u32 = 2;
 /// The first line of `FORMAT`.
 const TITLE: &str = "peat-gateway data directory";
-/// What may stand in a directory that is new to us: a volume's own directory, and our lock.
-const IGNORED: [&str; 2] = ["lost+found", "LOCK"];
+/// What may stand in a directory that is new to us: a volume's own directory, our lock, and the FORMAT file of
+/// a first start that was killed before it had its name.
+const IGNORED: [&str; 3] = ["lost+found", "LOCK", "FORMAT.tmp"];
 /// Says that a restore or a recovery has not ended: its verb, then how far it is.
 pub(super) const UNFINISHED: &str = "UNFINISHED";
 /// Says that a directory was put aside, and why.

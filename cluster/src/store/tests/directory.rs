@@ -97,4 +97,10 @@ fn an_interrupted_first_start_is_finished_by_the_next() {
     fs::remove_dir_all(directory.path().join("db")).unwrap();
     fs::remove_file(directory.path().join("synced")).unwrap();
     assert!(Store::open(directory.path()).unwrap().was_new);
+
+    // Or before that, when the file had only its temporary name.
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("FORMAT.tmp"), "peat-gateway data").unwrap();
+    assert!(Store::open(directory.path()).unwrap().was_new);
+    assert!(!directory.path().join("FORMAT.tmp").exists());
 }
