@@ -16,6 +16,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use peat_gateway_state::VERSION;
 use peat_gateway_state::command::FIRST_VERSION;
@@ -24,6 +25,11 @@ use rustix::fs::FlockOperation;
 use super::space::{MAKE_ROOM, is_full};
 use crate::error::StartError;
 
+/// How long a start waits for the lock: a process that is just ending holds it a moment longer, and so does
+/// a child that it has begun to make. Then the directory is somebody else's.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between two tries for the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// The format of a directory of a cluster of version 1: builds from before there were versions read it.
 const FORMAT_FIRST: u32 = 1;
 /// The format from version 2 on: those builds refuse it. The version stands in the next line.
@@ -82,13 +88,22 @@ impl Directory {
         self.root.join("snapshots")
     }
 
-    /// Takes the lock.
+    /// Takes the lock; waits a moment for a process that is just ending.
     pub(crate) fn lock(&self) -> Result<DirectoryLock, StartError> {
         let path = self.root.join("LOCK");
         let opened =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let file = self.check(opened, "open LOCK; give the process write access")?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let end = Instant::now() + LOCK_PATIENCE;
+        let locked = loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(error) if error == rustix::io::Errno::WOULDBLOCK && Instant::now() < end => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                other => break other,
+            }
+        };
+        match locked {
             Ok(()) => Ok(DirectoryLock { _file: file }),
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(self.refuse(
                 "another process uses it; stop that process or choose another directory".to_owned(),
