@@ -184,6 +184,42 @@ async fn bits_that_flip_in_the_manifest_are_refused_or_harmless() {
     flips_end_well("manifest", &|name| name.starts_with("MANIFEST"), &[End::Refused]).await;
 }
 
+/// Where the records of a file of RocksDB's log format end, in its first block: what a flipped length makes
+/// of the rest is a torn end.
+fn record_ends(bytes: &[u8]) -> Vec<usize> {
+    const HEADER_BYTES: usize = 7;
+    let mut ends = vec![];
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..at + HEADER_BYTES) {
+        at += HEADER_BYTES + usize::from(u16::from_le_bytes([header[4], header[5]]));
+        ends.push(at);
+    }
+    assert_eq!(ends.last(), Some(&bytes.len()), "one block of whole records");
+    ends
+}
+
+#[tokio::test]
+async fn a_manifest_that_ends_early_is_refused_or_harmless() {
+    let root = TempDir::new().unwrap();
+    let original = root.path().join("original");
+    let wanted = self::original(&original).await;
+    let manifest = files(&original, &|name| name.starts_with("MANIFEST")).pop().unwrap();
+    let bytes = fs::read(&manifest).unwrap();
+    let mut ends = BTreeMap::new();
+    for end in record_ends(&bytes) {
+        let path = root.path().join(format!("end-{end}"));
+        copy(&original, &path);
+        let file = path.join("db").join(manifest.file_name().unwrap());
+        fs::write(file, &bytes[..end]).unwrap();
+        eprintln!("manifest: {end} of {} bytes", bytes.len());
+        let (found, said) = examine(&path, &wanted).await;
+        eprintln!("manifest: {found:?} {said}");
+        *ends.entry(found).or_insert(0) += 1;
+    }
+    eprintln!("manifest: {ends:?}");
+    assert!(ends.contains_key(&End::Refused) && ends.contains_key(&End::Harmless), "{ends:?}");
+}
+
 #[tokio::test]
 async fn bits_that_flip_in_small_files_are_refused_or_harmless() {
     let small = |name: &str| {
