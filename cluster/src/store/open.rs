@@ -282,14 +282,9 @@ fn check_synced(
         .map_err(|error| directory.refuse(format!("{}; {REBUILD}", chain(&error))))
 }
 
-/// Where a log begins at the latest: at 0 with the membership that makes the cluster, or at 1 without it.
-const FIRST_INDEX_MAX: u64 = 1;
-
 fn check_gapless(database: &Database, log: &Log, from: u64) -> Result<(), StoreError> {
     let (Some(first), Some(last)) = (log.first, log.last) else { return Ok(()) };
-    // A log that nothing was purged from has its beginning. Else the database has forgotten table files.
-    let begin = first.min(FIRST_INDEX_MAX);
-    let purged_end = log.purged.map_or(begin, |id| id.index + 1);
+    let purged_end = log.purged.map_or(first, |id| id.index + 1);
     let (start, end) = (from.max(first), last.index + 1);
     if purged_end != first {
         return Err(StoreError::MissingEntry { start: purged_end, end, missing: purged_end });
