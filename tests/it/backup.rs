@@ -151,7 +151,7 @@ fn a_backup_becomes_a_new_cluster_in_which_everything_goes_on() {
         for (path, value) in &before {
             assert_eq!(after.get(path), Some(value), "{path}");
         }
-        let chain = api.get_json("/cluster/audit?limit=20").await.expect("the audit log");
+        let chain = api.read("/cluster/audit?limit=20").await;
         let entry = chain
             .as_array()
             .expect("a list")
@@ -167,8 +167,7 @@ fn a_backup_becomes_a_new_cluster_in_which_everything_goes_on() {
         field.begin_writing();
         field.finish_writing().await;
         wait_delivered(&api, &sinks, RAISE + 2 * CHANGES as u64).await;
-        let journal = api.get_json(&format!("/orgs/acme/journal?after={RAISE}&limit=1000")).await;
-        let journal = journal.expect("the journal");
+        let journal = api.read(&format!("/orgs/acme/journal?after={RAISE}&limit=1000")).await;
         let sequences: Vec<u64> = journal
             .as_array()
             .expect("a list")
@@ -256,7 +255,7 @@ fn the_old_cluster_and_the_restored_one_refuse_each_other_and_say_what_to_do() {
         let file = folder.path().join("a.snapshot");
         let url = cluster.nodes[0].url();
         assert_eq!(run(&["snapshot", "save", text(&file), "--url", &url]).code, 0);
-        let old_id = any.get_json("/cluster").await.expect("the cluster")["cluster_id"].clone();
+        let old_id = any.read("/cluster").await["cluster_id"].clone();
         // The third node's place is taken by a restored one: the same addresses, token and peers.
         cluster.nodes[2].stop();
         let data = folder.path().join("restored");
@@ -295,9 +294,9 @@ fn the_old_cluster_and_the_restored_one_refuse_each_other_and_say_what_to_do() {
             let orgs = shown.as_array().expect("a list").clone();
             orgs.iter().map(|org| org["org_id"].as_str().expect("an id").to_owned()).collect()
         };
-        assert_eq!(ids(old.get_json("/orgs").await.expect("orgs")), ["acme", "old"]);
-        assert_eq!(ids(new.get_json("/orgs").await.expect("orgs")), ["acme", "new"]);
-        let shown = new.get_json("/cluster").await.expect("the cluster");
+        assert_eq!(ids(old.read("/orgs").await), ["acme", "old"]);
+        assert_eq!(ids(new.read("/orgs").await), ["acme", "new"]);
+        let shown = new.read("/cluster").await;
         assert_ne!(shown["cluster_id"], old_id);
         assert_eq!(shown["nodes"].as_array().map(Vec::len), Some(1));
         // The old node's own directory still is one of the old cluster, and comes back into it.
@@ -328,7 +327,7 @@ fn two_of_three_disks_are_lost_and_the_third_goes_on_as_a_new_cluster() {
         let any = cluster.any();
         load.stop_writing().await;
         cluster.wait_equal().await;
-        let old = any.get_json("/cluster").await.expect("the cluster");
+        let old = any.read("/cluster").await;
         cluster.nodes.iter_mut().for_each(support::cluster::NodeProcess::kill);
         for lost in 0..2 {
             std::fs::remove_dir_all(&cluster.nodes[lost].data).expect("the disk can be lost");
@@ -361,7 +360,7 @@ fn two_of_three_disks_are_lost_and_the_third_goes_on_as_a_new_cluster() {
         .await;
         load.check(&api).await;
         api.create("/orgs", &json!({ "org_id": "after", "display_name": "After" })).await;
-        let shown = api.get_json("/cluster").await.expect("the cluster");
+        let shown = api.read("/cluster").await;
         assert_eq!(shown["cluster_id"], made["cluster_id"]);
         // What was put aside never runs again.
         let retired = made["retired"].as_str().expect("where the old data is");
@@ -399,7 +398,13 @@ fn a_restore_that_was_killed_is_no_half_cluster_and_is_done_again() {
             restoring.args(["snapshot", "restore", text(&file), "--data-dir", text(&data)]);
             restoring.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
             let mut child = restoring.spawn().expect("the restore starts");
-            tokio::time::sleep(Duration::from_millis(random.between(5, 400))).await;
+            // At work is a restore between its first file and the removal of its mark.
+            while !data.join("UNFINISHED").exists() {
+                let ended = child.try_wait().expect("it can be asked");
+                assert_eq!(ended, None, "the restore ended and was never seen at work");
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_micros(round * random.between(0, 10_000)));
             child.kill().expect("it can be killed");
             child.wait().expect("it ends");
             if data.join("UNFINISHED").exists() {
@@ -423,6 +428,7 @@ fn a_restore_that_was_killed_is_no_half_cluster_and_is_done_again() {
             assert_eq!(orgs.as_array().map(Vec::len), Some(50));
         }
         println!("{interrupted} of 8 restores were killed at work");
+        assert!(interrupted > 0, "the first was killed right after its beginning");
     });
 }
 

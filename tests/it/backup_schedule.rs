@@ -78,7 +78,7 @@ fn every_node_with_the_directory_set_saves_its_own_and_keeps_the_newest() {
             assert_eq!(metric(&api, "peat_snapshot_failures_total").await, Ok(0.0));
         }
         assert!(metric(&cluster.api(2), "peat_snapshot_saved_total").await.is_err());
-        let ids: Vec<_> = any.get_json("/cluster").await.expect("the cluster")["nodes"]
+        let ids: Vec<_> = any.read("/cluster").await["nodes"]
             .as_array()
             .expect("nodes")
             .iter()

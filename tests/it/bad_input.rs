@@ -16,7 +16,7 @@ fn bad_requests_get_a_problem_document_and_change_nothing() {
         let api = cluster.any();
         api.create("/orgs", &json!({ "org_id": "acme", "display_name": "Acme" })).await;
         let hash = |document: Value| document["nodes"][0]["state_hash"].clone();
-        let before = api.get_json("/orgs").await.expect("the organisations");
+        let before = api.read("/orgs").await;
         let long = "x".repeat(2000);
         let cases: Vec<(Method, &str, Value, u16)> = vec![
             (Method::POST, "/orgs", json!({ "org_id": "b" }), 422),
@@ -76,9 +76,9 @@ fn bad_requests_get_a_problem_document_and_change_nothing() {
                 .expect("an answer");
             assert_eq!(answer.status, status, "{}", answer.body);
         }
-        let after = api.get_json("/orgs").await.expect("the organisations");
+        let after = api.read("/orgs").await;
         assert_eq!(before, after);
-        assert!(hash(api.get_json("/cluster").await.expect("the cluster")).is_string());
+        assert!(hash(api.read("/cluster").await).is_string());
     });
 }
 
@@ -185,11 +185,11 @@ fn a_node_of_another_cluster_is_not_served() {
         second.start_all();
         second.wait_ready().await;
         let ids = (
-            first.any().get_json("/cluster").await.expect("the first")["cluster_id"].clone(),
-            second.any().get_json("/cluster").await.expect("the second")["cluster_id"].clone(),
+            first.any().read("/cluster").await["cluster_id"].clone(),
+            second.any().read("/cluster").await["cluster_id"].clone(),
         );
         assert_ne!(ids.0, ids.1);
-        let orgs = first.any().get_json("/orgs").await.expect("the organisations");
+        let orgs = first.any().read("/orgs").await;
         assert_eq!(orgs, json!([]));
     });
 }

@@ -80,12 +80,12 @@ fn data_directory_of_an_earlier_build_is_opened_with_everything_in_it_and_new_no
             let answers = answers.as_object().expect("answers by path");
             assert!(answers.len() > 20, "only {} answers", answers.len());
             for (path, expected) in answers {
-                let found = api.get_json(path).await.expect("an answer");
+                let found = api.read(path).await;
                 has_all_of(path, expected, &found);
             }
 
             // It is of version 1 until somebody finishes the upgrade, and is used as before.
-            let shown = api.get_json("/cluster").await.expect("the cluster");
+            let shown = api.read("/cluster").await;
             assert_eq!((&shown["version"], &shown["upgrade"]["to"]), (&json!(1), &json!(2)));
             let new = json!({ "org_id": "new", "display_name": "New" });
             api.create("/orgs", &new).await;
@@ -106,9 +106,9 @@ fn data_directory_of_an_earlier_build_is_opened_with_everything_in_it_and_new_no
             cluster.nodes[0].kill();
             cluster.nodes[0].start();
             ready(&api).await;
-            let shown = api.get_json("/cluster").await.expect("the cluster");
+            let shown = api.read("/cluster").await;
             assert_eq!((&shown["version"], &shown["upgrade"]), (&json!(2), &Value::Null));
-            assert_eq!(api.get_json("/orgs/new").await.expect("it")["display_name"], "New");
+            assert_eq!(api.read("/orgs/new").await["display_name"], "New");
 
             // New nodes join it and have everything too.
             for node in &mut cluster.nodes[1..] {
@@ -130,7 +130,7 @@ fn data_directory_of_an_earlier_build_is_opened_with_everything_in_it_and_new_no
             let joined = cluster.api(2);
             for (path, expected) in answers {
                 if !["/orgs", "/cluster/settings"].contains(&path.as_str()) {
-                    let found = joined.get_json(path).await.expect("an answer");
+                    let found = joined.read(path).await;
                     has_all_of(path, expected, &found);
                 }
             }

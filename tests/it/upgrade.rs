@@ -171,7 +171,7 @@ impl Rolling {
         for name in held_back_by {
             assert!(detail.contains(name), "{name} in: {detail}");
         }
-        let shown = api.get_json("/cluster").await.expect("the cluster");
+        let shown = api.read("/cluster").await;
         assert_eq!(shown["version"], 1, "{shown}");
         assert_eq!(shown["upgrade"]["to"], 2, "{shown}");
         let nodes = shown["nodes"].as_array().expect("nodes").iter();

@@ -50,6 +50,9 @@ pub enum Written {
     Unknown(String),
 }
 
+/// How long a read may wait for a leader.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
 impl Api {
     /// A client of these nodes.
     pub fn new(urls: Vec<String>) -> Self {
@@ -104,6 +107,11 @@ impl Api {
             }
         }
         Err(last)
+    }
+
+    /// GET that gives 200 and JSON in the end: while a leader is found, a read is refused.
+    pub async fn read(&self, path: &str) -> Value {
+        super::wait_for(&format!("GET {path}"), READ_LIMIT, || self.get_json(path)).await
     }
 
     /// POST that must give 200 or 201 within a minute; retried with one idempotency key.
