@@ -23,6 +23,7 @@ use peat_gateway_state::command::FIRST_VERSION;
 use rustix::fs::FlockOperation;
 
 use super::space::{MAKE_ROOM, is_full};
+use super::steps::step;
 use crate::error::StartError;
 
 /// How long a start waits for the lock: a process that is just ending holds it a moment longer, and so does
@@ -253,8 +254,12 @@ impl Directory {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        step!(FormatTemporary);
         fs::rename(&temporary, path)?;
-        sync_directory(&self.root)
+        step!(FormatRenamed);
+        sync_directory(&self.root)?;
+        step!(FormatWritten);
+        Ok(())
     }
 
     /// Makes the names in the directory durable.

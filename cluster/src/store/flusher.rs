@@ -22,6 +22,7 @@ use tokio::sync::{oneshot, watch};
 use super::error::StoreError;
 use super::space;
 use super::stall::SyncWatch;
+use super::steps::step;
 use super::synced::SyncedFile;
 use crate::raft::Vote;
 
@@ -221,6 +222,7 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
         }
         // The last applied rows may be unsynced: not a promise, but it saves applying them again.
         if self.failed.is_none() && (self.sync)().is_ok() {
+            step!(LastSync);
             self.sync_mark();
         }
     }
@@ -230,7 +232,9 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
         let _working = counters.syncs.enter();
         if self.failed.is_none() {
             Counters::add(&self.counters.fsyncs, 1);
+            step!(JobsTaken);
             let result = counters.syncs.timed(&mut self.sync);
+            step!(WalSynced);
             self.note(result);
         }
         if self.failed.is_none() {
@@ -239,6 +243,7 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
         }
         for job in batch.drain(..) {
             (job.done)(self.failed.as_deref().map_or(Ok(()), Err));
+            step!(JobDone);
         }
         if self.synced.due().is_some_and(|due| due.is_zero()) {
             self.sync_mark();
@@ -265,8 +270,13 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
         }
         if mark != self.synced.mark() {
             self.synced.record(mark)?;
+            step!(MarkRecorded);
         }
-        if at_once { self.synced.sync() } else { Ok(()) }
+        if at_once {
+            self.synced.sync()?;
+            step!(MarkSynced);
+        }
+        Ok(())
     }
 
     fn sync_mark(&mut self) {

@@ -21,6 +21,7 @@ use super::error::{StoreError, chain};
 use super::flusher::{Counters, MarkChange};
 use super::layout::{Database, LOG, META, key};
 use super::reader::LogReader;
+use super::steps::step;
 use crate::raft::{Entry, LogId, TypeConfig, Vote};
 use crate::wire::entry::{decode, encode};
 use crate::wire::stored::{log_id_from_stored, log_id_to_stored, vote_from_stored, vote_to_stored};
@@ -176,6 +177,7 @@ impl LogStore {
             expected = Some(index + 1);
         }
         database.write(batch, "append to the log")?;
+        step!(AppendWritten);
         for entry in added {
             log.first.get_or_insert(entry.log_id.index);
             log.last = Some(entry.log_id);
@@ -203,6 +205,7 @@ impl LogStore {
             (last.index + 1).to_be_bytes(),
         );
         database.write(batch, "truncate the log")?;
+        step!(TruncateWritten);
         log.last = kept;
         if kept.is_none() {
             log.first = None;
@@ -220,6 +223,7 @@ impl LogStore {
             end.max(log.purged.map_or(0, |id| id.index + 1))
         };
         self.inner.flusher.flush(MarkChange::LowerLogEnd(lowered)).await?;
+        step!(TruncateAllowed);
         self.delete_from(end)
     }
 
@@ -236,6 +240,7 @@ impl LogStore {
         batch.put_cf(&database.column(META)?, key::PURGED, log_id_to_stored(&id).encode_to_vec());
         batch.delete_range_cf(&database.column(LOG)?, start, end);
         database.write(batch, "purge the log")?;
+        step!(PurgeWritten);
         log.purged = Some(id);
         log.cache.purge(id.index);
         let change = match log.last {
@@ -257,12 +262,14 @@ impl LogStore {
             change,
             Box::new(move |flushed| {
                 let Ok(()) = flushed else { return };
+                step!(PurgeSynced);
                 let deleted = database.column(LOG).and_then(|column| {
                     database
                         .db
                         .delete_file_in_range_cf(&column, start, end)
                         .map_err(StoreError::database("delete files of purged entries"))
                 });
+                step!(PurgeFilesDeleted);
                 if let Err(error) = deleted {
                     failure.set(&chain(&error));
                 }
@@ -291,7 +298,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let stored = vote_to_stored(vote).encode_to_vec();
         batch.put_cf(&database.column(META)?, key::VOTE, stored);
         self.inner.check(database.write(batch, "write the vote"))?;
+        step!(VoteWritten);
         self.inner.check(self.inner.flusher.flush(MarkChange::Vote(*vote)).await)?;
+        step!(VoteKept);
         self.inner.log().vote = Some(*vote);
         Ok(())
     }
@@ -308,6 +317,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             None => batch.delete_cf(&column, key::COMMITTED),
         }
         self.inner.check(database.write(batch, "write the committed position"))?;
+        step!(CommittedWritten);
         self.inner.log().committed = committed;
         Ok(())
     }

@@ -28,6 +28,7 @@ use super::flusher::Counters;
 use super::layout::{META, key, state_column};
 use super::rows::CachedView;
 use super::snapshot::{SnapshotBuilder, SnapshotData, install};
+use super::steps::step;
 use super::view::{Position, View, full_key};
 use crate::raft::{Answer, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::wire::entry::encoded_bytes;
@@ -130,11 +131,14 @@ impl Inner {
             position.membership = membership;
         }
         database.write(batch, "apply entries")?;
+        step!(ApplyWritten);
         Counters::add(&self.counters.apply_batches, 1);
         Counters::add(&self.counters.applied_entries, entries.len() as u64);
         drop(kept);
         self.publish(position)?;
+        step!(ApplyPublished);
         self.announce(entries, &answers);
+        step!(ApplyAnnounced);
         Ok(answers)
     }
 

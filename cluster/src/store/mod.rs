@@ -38,6 +38,7 @@ pub(crate) mod scrub;
 mod snapshot;
 pub(crate) mod space;
 pub(crate) mod stall;
+mod steps;
 mod synced;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -66,6 +67,7 @@ pub use flusher::StorageCounts;
 pub(crate) use log::LogStore;
 pub(crate) use machine::Machine;
 pub(crate) use snapshot::{IncomingSnapshot, SnapshotData, SnapshotFile};
+use steps::step;
 pub use view::View;
 
 /// The format of the stored identity.
@@ -147,7 +149,9 @@ impl Store {
         let meta = self.inner.database.column(layout::META)?;
         batch.put_cf(&meta, layout::key::IDENTITY, adopted.to_stored().encode_to_vec());
         self.inner.check(self.inner.database.write(batch, "write the identity"))?;
+        step!(AdoptWritten);
         self.inner.check(self.inner.flusher.flush_blocking())?;
+        step!(AdoptSynced);
         *identity = adopted;
         Ok(())
     }

@@ -24,6 +24,7 @@ use super::layout::{
 use super::log::{Log, decode_at};
 use super::snapshot::{drop_generation, remove_unfinished};
 use super::space::{MAKE_ROOM, is_full};
+use super::steps::step;
 use super::synced::SyncedFile;
 use super::view::{Position, View};
 use super::{Inner, NodeIdentity, Opened, Store};
@@ -41,6 +42,7 @@ const REBUILD: &str = "this node must not vote; remove it from the cluster and j
 pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let directory = Directory::create(data_dir)?;
     let lock = directory.lock()?;
+    step!(DirectoryLocked);
     directory.check_finished()?;
     directory.check_format()?;
     directory.check_not_removed()?;
@@ -48,9 +50,11 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     directory.make_room();
     let snapshots = directory.snapshots();
     directory.check(fs::create_dir_all(&snapshots), "create its folder of snapshots")?;
+    step!(SnapshotFolderMade);
     let columns = ColumnOptions::new();
     let (database, names) = open_database(&directory, &columns, lock)?;
     let database = Arc::new(database);
+    step!(DatabaseOpened);
     let damaged = |error: StoreError| {
         directory.refuse(format!("{}; if the disk is sound, {REBUILD}", chain(&error)))
     };
@@ -64,6 +68,7 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let counters = Arc::new(Counters::default());
     let flushed = database.clone();
     let flusher = Flusher::start(synced, failure.clone(), counters.clone(), move || {
+        step!(WalHalfWritten, flushed.db.flush_wal(false));
         flushed.db.flush_wal(true).map_err(|error| format!("could not sync the WAL: {error}"))
     });
     let flusher = directory.check(flusher, "start the thread that syncs it")?;
@@ -180,12 +185,15 @@ fn identify(
     }
     let synced = directory.check(SyncedFile::create(&path), "create its file synced")?;
     directory.sync()?;
+    step!(MarkCreated);
     let identity = NodeIdentity { node_id: new_node_id(directory)?, cluster_id: None };
     let mut batch = WriteBatch::default();
     let meta = database.column(META).map_err(unreadable)?;
     batch.put_cf(&meta, key::IDENTITY, identity.to_stored().encode_to_vec());
     database.write(batch, "write the identity").map_err(unreadable)?;
+    step!(IdentityWritten);
     directory.check(database.db.flush_wal(true), "sync its database")?;
+    step!(IdentitySynced);
     Ok((identity, synced, true))
 }
 
@@ -254,6 +262,7 @@ fn recover_position(
             .db
             .create_cf(&name, &columns.of(&name))
             .map_err(StoreError::database("create column families"))?;
+        step!(StateColumnCreated);
     }
     Ok(position)
 }

@@ -18,6 +18,7 @@ use crate::raft::{LogId, SnapshotMeta, StoredMembership};
 use crate::store::Inner;
 use crate::store::error::StoreError;
 use crate::store::open::cluster_version;
+use crate::store::steps::step;
 use crate::store::view::View;
 use crate::wire::stored::{
     log_id_from_stored, log_id_to_stored, stored_membership_from_stored,
@@ -49,10 +50,12 @@ impl SnapshotFile {
     pub(super) fn write(inner: &Inner, view: &View) -> Result<Self, StoreError> {
         let path = Temporary(inner.temporary_path());
         let mut writer = SnapshotWriter::create(&path.0)?;
+        step!(SendCreated);
         for family in Family::ALL {
             view.each_row(family, |key, value| writer.add(family, key, value))?;
         }
         let (header, file, bytes) = writer.finish(header_of(inner, view)?)?;
+        step!(SendSynced);
         Ok(Self::new(header, file, bytes, path))
     }
 

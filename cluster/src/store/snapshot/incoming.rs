@@ -8,6 +8,7 @@ use super::format::SnapshotReader;
 use super::{SnapshotData, Temporary};
 use crate::store::Inner;
 use crate::store::error::StoreError;
+use crate::store::steps::step;
 
 /// Most bytes of a snapshot that is received; a sender that goes on is refused.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
@@ -24,6 +25,7 @@ impl IncomingSnapshot {
     pub(in crate::store) fn create(inner: Arc<Inner>) -> Result<Self, StoreError> {
         let path = Temporary(inner.temporary_path());
         let file = File::create(&path.0).map_err(StoreError::file("create", &path.0))?;
+        step!(ReceiveCreated);
         Ok(Self { inner, path, file: BufWriter::new(file), bytes: 0 })
     }
 
@@ -36,7 +38,9 @@ impl IncomingSnapshot {
         if self.bytes > SNAPSHOT_BYTES_MAX {
             return Err(StoreError::Snapshot(format!("it has over {SNAPSHOT_BYTES_MAX} bytes")));
         }
-        self.file.write_all(bytes).map_err(StoreError::file("write", &self.path.0))
+        self.file.write_all(bytes).map_err(StoreError::file("write", &self.path.0))?;
+        step!(ReceiveWritten, self.file.flush());
+        Ok(())
     }
 
     /// Checks all of it: format, cluster, every checksum, the order of rows, both hashes.
@@ -52,6 +56,7 @@ impl IncomingSnapshot {
         let path = self.path;
         let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         synced.map_err(StoreError::file("write", &path.0))?;
+        step!(ReceiveSynced);
         let reader = SnapshotReader::open(&path.0)?;
         let own = self.inner.identity().cluster_id;
         if own.is_some_and(|own| reader.header().cluster_id[..] != own) {
@@ -62,6 +67,7 @@ impl IncomingSnapshot {
         // What the header says is used from here on, so it must be readable.
         file.meta()?;
         file.hash()?;
+        step!(ReceiveChecked);
         Ok(SnapshotData::File(file))
     }
 }

@@ -15,6 +15,7 @@ use crate::store::Inner;
 use crate::store::error::StoreError;
 use crate::store::flusher::MarkChange;
 use crate::store::layout::{ColumnOptions, Database, META, key, state_column};
+use crate::store::steps::step;
 use crate::store::view::Position;
 use crate::wire::stored::{log_id_to_stored, stored_membership_to_stored};
 
@@ -50,6 +51,7 @@ pub(in crate::store) async fn install(
     switch(inner, &position).await?;
     inner.forget_rows();
     inner.publish(position)?;
+    step!(InstallPublished);
     inner.changes.send_modify(|changes| {
         // Anything may have changed.
         let index = file.applied().map_or(0, |id| id.index);
@@ -67,6 +69,7 @@ fn load(inner: &Inner, path: &Path, generation: u64) -> Result<(), StoreError> {
     drop_generation(&inner.database, generation)?;
     let directory = inner.temporary_path();
     fs::create_dir(&directory).map_err(StoreError::file("create", &directory))?;
+    step!(InstallFolderMade);
     let reader = SnapshotReader::open(path);
     let loaded = reader.and_then(|reader| {
         load_rows(&inner.database, &inner.columns, generation, &directory, |add| {
@@ -77,6 +80,7 @@ fn load(inner: &Inner, path: &Path, generation: u64) -> Result<(), StoreError> {
         drop_generation(&inner.database, generation)?;
     }
     fs::remove_dir_all(&directory).map_err(StoreError::file("remove", &directory))?;
+    step!(InstallFolderRemoved);
     loaded
 }
 
@@ -97,6 +101,7 @@ pub(in crate::store) fn load_rows(
     for (family, options) in Family::ALL.into_iter().zip(&options) {
         let created = database.db.create_cf(state_column(family, generation), options);
         created.map_err(StoreError::database("create column families for a snapshot"))?;
+        step!(InstallColumnCreated);
     }
     let mut tables = Tables { directory, open: None, finished: Vec::new() };
     fill(&mut |family, key, value| {
@@ -117,6 +122,7 @@ pub(in crate::store) fn load_rows(
             .db
             .ingest_external_file_cf_opts(&column, &ingest, paths)
             .map_err(StoreError::database("load the tables of a snapshot"))?;
+        step!(InstallTableLoaded);
     }
     Ok(())
 }
@@ -146,6 +152,7 @@ impl<'o> Tables<'o> {
                 let path = self.directory.join(format!("{}.sst", self.finished.len()));
                 let writer = SstFileWriter::create(options);
                 writer.open(&path).map_err(StoreError::database("create a table file"))?;
+                step!(InstallTableBegun);
                 none.insert((family, path, writer))
             }
         };
@@ -155,6 +162,7 @@ impl<'o> Tables<'o> {
     fn end_table(&mut self) -> Result<(), StoreError> {
         if let Some((family, path, mut writer)) = self.open.take() {
             writer.finish().map_err(StoreError::database("finish a table file"))?;
+            step!(InstallTableFinished);
             self.finished.push((family, path));
         }
         Ok(())
@@ -176,7 +184,10 @@ async fn switch(inner: &Inner, position: &Position) -> Result<(), StoreError> {
         batch.put_cf(&meta, key::STATE_HASH, codec::encode(&position.hash));
         inner.database.write(batch, "switch to the snapshot")?;
     }
-    inner.flusher.flush(MarkChange::None).await
+    step!(SwitchWritten);
+    inner.flusher.flush(MarkChange::None).await?;
+    step!(SwitchSynced);
+    Ok(())
 }
 
 /// Drops the column families of a generation, those that are there. Views of it stay readable.
@@ -188,6 +199,7 @@ pub(in crate::store) fn drop_generation(
         let column = state_column(family, generation);
         if database.db.cf_handle(&column).is_some() {
             database.db.drop_cf(&column).map_err(StoreError::database("drop an old generation"))?;
+            step!(ColumnDropped);
         }
     }
     Ok(())

@@ -31,6 +31,7 @@ use openraft::type_config::alias::SnapshotOf;
 
 use super::Inner;
 use super::error::StoreError;
+use super::steps::step;
 use super::view::View;
 #[cfg(test)]
 use crate::raft::LogId;
@@ -124,6 +125,7 @@ pub(super) fn remove_unfinished(directory: &Path) -> Result<(), StoreError> {
         let removed =
             if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(StoreError::file("remove", &path))?;
+        step!(StrayFileRemoved);
     }
     Ok(())
 }

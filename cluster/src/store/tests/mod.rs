@@ -9,6 +9,7 @@ mod flusher;
 mod reading;
 mod replay;
 mod snapshot;
+mod steps;
 mod suite;
 
 use std::collections::BTreeSet;

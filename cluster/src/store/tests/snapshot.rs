@@ -18,12 +18,12 @@ use crate::store::layout::state_column;
 use crate::store::{SnapshotData, Store, StoreError};
 use crate::wire::stored::log_id;
 
-async fn build(store: &Store) -> SnapshotData {
+pub(super) async fn build(store: &Store) -> SnapshotData {
     let mut builder = store.machine().try_create_snapshot_builder(true).await.unwrap();
     builder.build_snapshot().await.unwrap().snapshot
 }
 
-async fn bytes_of(data: &SnapshotData) -> Vec<u8> {
+pub(super) async fn bytes_of(data: &SnapshotData) -> Vec<u8> {
     let file = data.clone().into_file().await.unwrap();
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < file.bytes() {
@@ -33,7 +33,7 @@ async fn bytes_of(data: &SnapshotData) -> Vec<u8> {
     bytes
 }
 
-async fn receive(store: &Store, bytes: &[u8]) -> Result<SnapshotData, StoreError> {
+pub(super) async fn receive(store: &Store, bytes: &[u8]) -> Result<SnapshotData, StoreError> {
     let mut incoming = store.receive_snapshot()?;
     for chunk in bytes.chunks(10_000) {
         incoming.write(chunk)?;
@@ -41,7 +41,7 @@ async fn receive(store: &Store, bytes: &[u8]) -> Result<SnapshotData, StoreError
     incoming.finish().await
 }
 
-async fn install(store: &Store, data: SnapshotData) {
+pub(super) async fn install(store: &Store, data: SnapshotData) {
     let meta = data.meta().unwrap();
     store.machine().install_snapshot(&meta, data).await.unwrap();
 }
@@ -51,7 +51,7 @@ fn has_organization(store: &Store, index: u64) -> bool {
     store.view().get(Space::Organization, &key).unwrap().is_some()
 }
 
-fn files(data: &std::path::Path) -> Vec<String> {
+pub(super) fn files(data: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(data.join("snapshots"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
