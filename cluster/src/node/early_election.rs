@@ -83,13 +83,15 @@ async fn campaign(inner: &Inner, leader: u64) {
     let lease = inner.timing.election_timeout_max;
     let give_up_at = Instant::now() + lease * LEASES_MAX;
     let Some(turn) = turn(inner, leader) else { return };
+    // A leader that was never heard may just begin: it has a lease from now on.
+    let begun = Instant::now();
     let mut said = false;
     // A node that isn't fit leaves it to the others.
     while inner.health.unfit().is_none()
         && still_leads(inner, leader)
         && Instant::now() < give_up_at
     {
-        let heard = inner.contact.age().unwrap_or(lease);
+        let heard = inner.contact.age().unwrap_or_else(|| begun.elapsed());
         let left = (lease + turn).saturating_sub(heard);
         if !left.is_zero() {
             // It may be heard again meanwhile: only its append stream has ended.
