@@ -266,14 +266,14 @@ fn with_alarm_codes(node: &Value) -> Value {
 
 /// What the alarms say, a line each, under the table.
 fn alarms(nodes: &[Value]) -> String {
-    let mut text = String::new();
+    let mut lines = String::new();
     for node in nodes {
         for alarm in node["alarms"].as_array().into_iter().flatten() {
             let field = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let (name, code, detail) =
                 (field(&node["name"]), field(&alarm["code"]), field(&alarm["detail"]));
-            text.push_str(&format!("\n{name}: {code}: {detail}"));
+            lines.push_str(&format!("{name}: {code}: {detail}\n"));
         }
     }
-    text
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }

@@ -157,7 +157,7 @@ pub fn run_page_in(page: &str, directory: &Path, environment: &[(&str, &str)]) {
         shell.env_remove(name);
     }
     let ended = shell
-        .args(["180", "unshare", "--net", "--map-root-user", "bash", "page.sh"])
+        .args(["180", "unshare", "--net", "--mount", "--map-root-user", "bash", "page.sh"])
         .current_dir(directory)
         .env("PATH", search)
         .envs(environment.iter().copied())

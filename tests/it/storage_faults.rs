@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::cluster::{self, ADMIN_TOKEN, Cluster};
-use crate::support::disks::{self, Disk};
+use crate::support::disks::{self, Disk, FileSystem};
 use crate::support::load::Load;
 use crate::support::random::Random;
 use crate::support::{self, wait_for};
@@ -158,7 +158,8 @@ impl SmallDisks {
         let disks = (1..=3)
             .map(|number| {
                 let name = format!("disk-{number}");
-                Disk::make_sized(mounts.path(), &name, SMALL_DISK_MIB).expect("a disk")
+                Disk::make_sized(mounts.path(), &name, FileSystem::Ext4, SMALL_DISK_MIB)
+                    .expect("a disk")
             })
             .collect();
         let cluster = Cluster::prepare_with(3, |_, number| {
@@ -170,7 +171,7 @@ impl SmallDisks {
 
 #[test]
 fn writes_are_refused_while_the_disks_are_nearly_full_and_taken_again_when_they_are_not() {
-    if let Err(reason) = disks::available() {
+    if let Err(reason) = disks::available(FileSystem::Ext4) {
         not_run("nearly full disks", &reason);
         return;
     }
@@ -216,43 +217,6 @@ fn writes_are_refused_while_the_disks_are_nearly_full_and_taken_again_when_they_
         small.cluster.wait_ready().await;
         let ballast = small.disks[0].mount.join("data/ballast");
         wait_for("the ballast", LIMIT, || async { ballast.metadata().map(drop) }).await;
-        small.cluster.wait_equal().await;
-        drop(small.cluster);
-    });
-}
-
-#[test]
-fn node_whose_disk_is_full_ends_cleanly_and_comes_back_when_it_is_not() {
-    if let Err(reason) = disks::available() {
-        not_run("a full disk", &reason);
-        return;
-    }
-    let _alone = support::alone();
-    support::runtime().block_on(async {
-        let mut random = Random::announced("full disk");
-        let mut small = SmallDisks::prepare();
-        // Nothing warns and nothing is held back: the disk is really full.
-        small.cluster.set("PEAT_DISK_FREE_MIB_MIN", "0");
-        small.cluster.start_all();
-        small.cluster.wait_ready().await;
-        let load = Load::start(&small.cluster.any(), WRITERS).await;
-        progress(&load, "writes").await;
-        let full = random.between(0, 3) as usize;
-        small.disks[full].fill_up_to(0);
-        // What it has reserved ahead lasts for a while; a restart asks for new files at once.
-        small.cluster.nodes[full].kill();
-        small.cluster.nodes[full].start();
-        let status = small.cluster.nodes[full].wait_exit(LIMIT).await;
-        let said = small.cluster.nodes[full].log_tail();
-        assert!(matches!(status.code(), Some(1 | 70)), "{status:?}\n{said}");
-        assert!(said.contains("the disk is full: free some space"), "{said}");
-        progress(&load, "writes without the full node").await;
-        small.disks[full].free();
-        small.cluster.start_all();
-        small.cluster.wait_ready().await;
-        progress(&load, "writes with the node that came back").await;
-        load.check(&small.cluster.any()).await;
-        load.stop().await;
         small.cluster.wait_equal().await;
         drop(small.cluster);
     });
@@ -346,4 +310,10 @@ fn client(cluster: &Cluster, arguments: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     text
+}
+
+#[test]
+fn page_on_disks_runs_as_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    crate::membership::run_page_in("disk-full.md", directory.path(), &[]);
 }
