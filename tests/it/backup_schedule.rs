@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::api::{Api, Written};
 use crate::support::cli::{run, text};
 use crate::support::cluster::Cluster;
-use crate::support::disks::{self, Disk};
+use crate::support::disks::{self, Disk, FileSystem};
 use crate::support::{self, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -109,13 +109,13 @@ fn every_node_with_the_directory_set_saves_its_own_and_keeps_the_newest() {
 #[test]
 fn a_full_backup_disk_is_said_and_counted_and_the_node_goes_on() {
     let _alone = support::alone();
-    if let Err(reason) = disks::available() {
+    if let Err(reason) = disks::available(FileSystem::Ext4) {
         println!("NOT RUN: {reason}");
         return;
     }
     support::runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
-        let disk = Disk::make(folder.path(), "backups").expect("a disk");
+        let disk = Disk::make(folder.path(), "backups", FileSystem::Ext4).expect("a disk");
         let mut cluster = Cluster::prepare(1);
         cluster.set("PEAT_BACKUP_DIR", text(&disk.mount));
         cluster.set("PEAT_BACKUP_INTERVAL_S", "1");

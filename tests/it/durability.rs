@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::cluster::Cluster;
-use crate::support::disks::{self, Disk};
+use crate::support::disks::{self, Disk, FileSystem};
 use crate::support::load::Load;
 use crate::support::random::Random;
 use crate::support::{self, wait_for};
 
-/// Power cuts in one run; `PEAT_TEST_POWER_CUTS` asks for more.
-const POWER_CUTS: u64 = 20;
+/// Power cuts in one run on each file system; `PEAT_TEST_POWER_CUTS` asks for more.
+const POWER_CUTS: u64 = 5;
 /// Whole-cluster kills in one run.
 const KILLS: u64 = 5;
 /// Writers while the cluster is abused.
@@ -39,21 +39,33 @@ fn acknowledged_writes_survive_kill_9_of_all_nodes_at_once() {
 
 #[test]
 fn acknowledged_writes_survive_power_cuts_of_all_nodes_at_once() {
-    if let Err(reason) = disks::available() {
-        println!("NOT RUN on this machine: power cuts of all nodes ({reason})");
-        eprintln!("NOT RUN on this machine: power cuts of all nodes ({reason})");
+    power_cuts(FileSystem::Ext4);
+}
+
+#[test]
+fn acknowledged_writes_survive_power_cuts_of_all_nodes_at_once_on_xfs() {
+    power_cuts(FileSystem::Xfs);
+}
+
+fn power_cuts(kind: FileSystem) {
+    if let Err(reason) = disks::available(kind) {
+        println!("NOT RUN on this machine: power cuts of all nodes on {kind:?} ({reason})");
+        eprintln!("NOT RUN on this machine: power cuts of all nodes on {kind:?} ({reason})");
         return;
     }
     let _alone = support::alone();
     support::runtime().block_on(async {
-        let mut random = Random::announced("power cuts");
+        let mut random = Random::announced(&format!("power cuts on {kind:?}"));
         let cuts = std::env::var("PEAT_TEST_POWER_CUTS")
             .ok()
             .and_then(|text| text.parse().ok())
             .unwrap_or(POWER_CUTS);
         let mounts = tempfile::tempdir().expect("a temporary directory");
         let disks: Vec<_> = (1..=3)
-            .map(|number| Disk::make(mounts.path(), &format!("disk-{number}")).expect("a disk"))
+            .map(|number| {
+                let name = format!("disk-{number}");
+                Disk::make(mounts.path(), &name, kind).expect("a disk")
+            })
             .collect();
         let mut cluster = Cluster::prepare_with(3, |_, number| {
             mounts.path().join(format!("disk-{number}")).join("data")
@@ -77,8 +89,9 @@ fn acknowledged_writes_survive_power_cuts_of_all_nodes_at_once() {
             load.check(&cluster.any()).await;
             println!("power cut {cut}: {} acknowledged writes are there", load.acknowledged());
         }
-        load.stop().await;
+        let total = load.stop().await;
         cluster.wait_equal().await;
+        println!("{total} acknowledged writes survived {cuts} power cuts of all nodes on {kind:?}");
         drop(cluster);
     });
 }

@@ -2,8 +2,6 @@
 //! is in the journal exactly once and in every sink (INV-3, INV-4, INV-5, INV-8, INV-10).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::cluster::Cluster;
+use crate::support::deliveries::{CursorWatch, check_journal, check_sink, file_lines, text};
 use crate::support::field::Field;
 use crate::support::nats::Nats;
 use crate::support::random::Random;
@@ -181,115 +180,4 @@ async fn journalled(any: &Api) -> u64 {
         cursor["head"].as_u64().ok_or_else(|| format!("no head in {cursor}"))
     })
     .await
-}
-
-/// Every change exactly once, sequences without gaps, per document in the order of its writer.
-fn check_journal(journal: &[Value], truth: &BTreeMap<String, Vec<String>>) {
-    let mut by_document: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut ids = BTreeSet::new();
-    for (place, event) in journal.iter().enumerate() {
-        assert_eq!(event["sequence"], place as u64 + 1, "the sequence has a gap");
-        assert!(ids.insert(text(event, "event_id")), "an event is journalled twice: {event}");
-        let document = by_document.entry(text(event, "document_id")).or_default();
-        document.push(text(event, "change_hash"));
-        assert_eq!(event["document_sequence"], document.len() as u64, "{event}");
-    }
-    assert_eq!(by_document.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>());
-    for (document, written) in truth {
-        assert_eq!(&by_document[document], written, "{document}");
-    }
-}
-
-/// Everything at least once, first deliveries per document in order, redeliveries byte for byte.
-fn check_sink(
-    name: &str,
-    deliveries: &[Vec<u8>],
-    expected: &BTreeMap<String, String>,
-    bodies: &mut BTreeMap<String, Vec<u8>>,
-) {
-    let mut seen = BTreeSet::new();
-    let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-    for body in deliveries {
-        let event: Value = serde_json::from_slice(body).expect("every delivery is JSON");
-        let id = text(&event, "event_id");
-        let document = text(&event, "document_id");
-        assert_eq!(expected.get(&id), Some(&document), "{name}: an event nobody wrote: {event}");
-        let first = bodies.entry(id.clone()).or_insert_with(|| body.clone());
-        assert!(first == body, "{name}: {id} was delivered with other bytes");
-        let sequence = event["document_sequence"].as_u64().expect("a number");
-        if seen.insert(id) {
-            let newest = newest.entry(document.clone()).or_default();
-            assert_eq!(sequence, *newest + 1, "{name}: {document} is out of order");
-            *newest = sequence;
-        }
-    }
-    assert_eq!(seen.len(), expected.len(), "{name}: events are missing");
-}
-
-/// The lines of all files of the file sink, in the order of the epochs that wrote them.
-fn file_lines(root: &std::path::Path) -> Vec<Vec<u8>> {
-    let mut files = Vec::new();
-    let mut open = vec![root.to_path_buf()];
-    while let Some(next) = open.pop() {
-        for entry in std::fs::read_dir(next).expect("a directory").flatten() {
-            match entry.path() {
-                path if path.is_dir() => open.push(path),
-                path => files.push(path),
-            }
-        }
-    }
-    files.sort();
-    files
-        .iter()
-        .flat_map(|file| {
-            let bytes = std::fs::read(file).expect("a readable file");
-            let whole: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
-            // A leader that was killed while it wrote leaves a torn last line; nobody acknowledged it.
-            whole
-                .into_iter()
-                .filter_map(|line| line.strip_suffix(b"\n").map(<[u8]>::to_vec))
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-fn text(value: &Value, field: &str) -> String {
-    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}")).to_owned()
-}
-
-/// Looks at all cursors all the time: none may ever go back.
-struct CursorWatch {
-    running: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<u64>,
-}
-
-impl CursorWatch {
-    fn start(any: Api, sinks: Vec<String>) -> Self {
-        let running = Arc::new(AtomicBool::new(true));
-        let go_on = running.clone();
-        let task = tokio::spawn(async move {
-            let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-            let mut looks = 0;
-            while go_on.load(Ordering::SeqCst) {
-                for sink in &sinks {
-                    let path = format!("/orgs/acme/sinks/{sink}/cursor");
-                    let Ok(cursor) = any.get_json(&path).await else { continue };
-                    let now = cursor["acknowledged"].as_u64().expect("a number");
-                    let before = newest.entry(sink.clone()).or_default();
-                    assert!(now >= *before, "the cursor of {sink} went from {before} to {now}");
-                    *before = now;
-                    looks += 1;
-                }
-                tokio::time::sleep(support::POLL_INTERVAL).await;
-            }
-            looks
-        });
-        Self { running, task }
-    }
-
-    async fn finish(self) {
-        self.running.store(false, Ordering::SeqCst);
-        let looks = self.task.await.expect("no cursor went back");
-        assert!(looks > 100, "cursors were looked at only {looks} times");
-    }
 }

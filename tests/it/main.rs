@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "one crate: `pub` says what scenarios use of the support")]
 #![expect(clippy::print_stdout, reason = "seeds and progress belong into the output of a test run")]
 
+mod acknowledgement;
 mod backup;
 mod backup_pages;
 mod backup_schedule;
@@ -17,6 +18,7 @@ mod durability;
 mod fire;
 mod house;
 mod membership;
+mod netns;
 mod secrets;
 mod storage_faults;
 mod support;

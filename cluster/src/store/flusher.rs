@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use super::error::StoreError;
 use super::space;
 use super::stall::SyncWatch;
-use super::steps::step;
+use super::steps::{fault, step};
 use super::synced::SyncedFile;
 use crate::raft::Vote;
 
@@ -228,6 +228,11 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
     }
 
     fn flush(&mut self, batch: &mut Vec<Job>) {
+        fault!(AcknowledgesFirst, {
+            batch.drain(..).for_each(|job| (job.done)(Ok(())));
+            // Long enough that whoever was told says so before the disk has it.
+            std::thread::sleep(Duration::from_millis(20));
+        });
         let counters = self.counters.clone();
         let _working = counters.syncs.enter();
         if self.failed.is_none() {

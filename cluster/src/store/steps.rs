@@ -18,8 +18,19 @@ macro_rules! step {
 }
 pub(super) use step;
 
+/// Plants a fault that a test must find: does what it is given, where a test asked for that.
+macro_rules! fault {
+    ($name:ident, $doing:expr) => {
+        #[cfg(test)]
+        if $crate::store::steps::is_planted(stringify!($name)) {
+            $doing
+        }
+    };
+}
+pub(super) use fault;
+
 #[cfg(test)]
-pub(super) use registry::{KILL_AT, Step, hits, reached};
+pub(super) use registry::{FAULT, KILL_AT, Step, hits, is_planted, reached};
 
 #[cfg(test)]
 mod registry {
@@ -59,6 +70,9 @@ mod registry {
     /// `NAME:HIT`: kills the process when the step is reached for the HIT-th time.
     pub(in crate::store) const KILL_AT: &str = "PEAT_STORE_TEST_KILL_AT";
 
+    /// Name of the fault that the process has.
+    pub(in crate::store) const FAULT: &str = "PEAT_STORE_TEST_FAULT";
+
     static HITS: Mutex<BTreeMap<Step, u64>> = Mutex::new(BTreeMap::new());
 
     pub(in crate::store) fn reached(step: Step, half: impl FnOnce()) {
@@ -84,6 +98,11 @@ mod registry {
     /// How often each step was reached so far.
     pub(in crate::store) fn hits() -> BTreeMap<Step, u64> {
         HITS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(in crate::store) fn is_planted(fault: &str) -> bool {
+        static PLANTED: OnceLock<Option<String>> = OnceLock::new();
+        PLANTED.get_or_init(|| std::env::var(FAULT).ok()).as_deref() == Some(fault)
     }
 
     fn parse(text: &str) -> (Step, u64) {

@@ -56,9 +56,14 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 impl Api {
     /// A client of these nodes.
     pub fn new(urls: Vec<String>) -> Self {
+        Self::with_timeout(urls, Duration::from_secs(40))
+    }
+
+    /// A client of these nodes that gives up earlier than they do.
+    pub fn with_timeout(urls: Vec<String>, timeout: Duration) -> Self {
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(2))
-            .timeout(Duration::from_secs(40))
+            .timeout(timeout)
             .no_proxy()
             .build()
             .expect("a client");

@@ -10,6 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustix::process::{Pid, Signal};
 
 use super::api::Api;
+use super::net::Network;
 use super::{ports, wait_for};
 
 /// The binary of this build.
@@ -41,8 +42,21 @@ pub struct NodeProcess {
     pub log: PathBuf,
     /// What it runs from its next start on.
     pub binary: PathBuf,
+    /// What its command begins with, such as the way into a network namespace.
+    pub through: Vec<String>,
+    host: String,
     environment: BTreeMap<String, String>,
     child: Option<Child>,
+}
+
+/// Where a node runs.
+pub struct Place {
+    /// Its address.
+    pub host: String,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// What its command begins with.
+    pub through: Vec<String>,
 }
 
 impl Cluster {
@@ -53,36 +67,60 @@ impl Cluster {
 
     /// Prepares nodes whose data directories `place` chooses from the root and the node's number.
     pub fn prepare_with(count: usize, place: impl Fn(&Path, usize) -> PathBuf) -> Self {
+        Self::prepare_at(count, |root, number| Place {
+            host: "127.0.0.1".to_owned(),
+            data: place(root, number),
+            through: Vec::new(),
+        })
+    }
+
+    /// Prepares a node at each address of a network.
+    pub fn prepare_in(network: &Network) -> Self {
+        Self::prepare_at(network.nodes(), |root, number| Place {
+            host: Network::address(number),
+            data: root.join(format!("node-{number}")),
+            through: network.enter(number),
+        })
+    }
+
+    /// Prepares nodes where `place` says, from the root and the node's number.
+    pub fn prepare_at(count: usize, place: impl Fn(&Path, usize) -> Place) -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
         let sinks = root.path().join("sinks");
         std::fs::create_dir_all(&sinks).expect("the sink directory");
-        write_certificates(root.path());
         let numbered: Vec<_> = (1..=count)
-            .map(|number| (number, ports::free(), ports::free(), ports::free()))
+            .map(|number| {
+                let place = place(root.path(), number);
+                (number, place, ports::free(), ports::free(), ports::free())
+            })
             .collect();
-        let peers: Vec<_> =
-            numbered.iter().map(|(_, _, peer, _)| format!("127.0.0.1:{peer}")).collect();
-        let nodes = numbered
+        let hosts: Vec<_> = numbered.iter().map(|(_, place, ..)| place.host.clone()).collect();
+        write_certificates(root.path(), &hosts);
+        let peers: Vec<_> = numbered
             .iter()
-            .map(|&(number, http_port, peer_port, mesh_port)| {
-                let data = place(root.path(), number);
+            .map(|(_, place, _, peer, _)| format!("{}:{peer}", place.host))
+            .collect();
+        let nodes = numbered
+            .into_iter()
+            .map(|(number, place, http_port, peer_port, mesh_port)| {
+                let Place { host, data, through } = place;
                 let tls = |name: &str| root.path().join(name).display().to_string();
                 let environment = BTreeMap::from(
                     [
-                        ("PEAT_GATEWAY_BIND", format!("127.0.0.1:{http_port}")),
-                        ("PEAT_HTTP_ADVERTISE", format!("http://127.0.0.1:{http_port}")),
+                        ("PEAT_GATEWAY_BIND", format!("{host}:{http_port}")),
+                        ("PEAT_HTTP_ADVERTISE", format!("http://{host}:{http_port}")),
                         ("PEAT_GATEWAY_DATA_DIR", data.display().to_string()),
                         ("PEAT_NODE_NAME", format!("node-{number}")),
                         ("PEAT_ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
                         ("PEAT_KEK", KEK.to_owned()),
-                        ("PEAT_PEER_BIND", format!("127.0.0.1:{peer_port}")),
-                        ("PEAT_PEER_ADDRESS", format!("127.0.0.1:{peer_port}")),
+                        ("PEAT_PEER_BIND", format!("{host}:{peer_port}")),
+                        ("PEAT_PEER_ADDRESS", format!("{host}:{peer_port}")),
                         ("PEAT_INITIAL_PEERS", peers.join(",")),
                         ("PEAT_CLUSTER_TOKEN", "canary-cluster-token-93ab".to_owned()),
                         ("PEAT_PEER_CA", tls("ca.pem")),
                         ("PEAT_PEER_CERT", tls("node.pem")),
                         ("PEAT_PEER_KEY", tls("node.key")),
-                        ("PEAT_MESH_BIND", format!("127.0.0.1:{mesh_port}")),
+                        ("PEAT_MESH_BIND", format!("{host}:{mesh_port}")),
                         ("PEAT_FILE_SINK_DIR", sinks.display().to_string()),
                         ("PEAT_WEBHOOK_ALLOW_PRIVATE", "true".to_owned()),
                     ]
@@ -94,6 +132,8 @@ impl Cluster {
                     data,
                     log: root.path().join(format!("node-{number}.log")),
                     binary: PathBuf::from(BINARY),
+                    through,
+                    host,
                     environment,
                     child: None,
                 }
@@ -166,9 +206,11 @@ impl Cluster {
         .await
     }
 
-    /// Waits until all nodes have applied the same index and have the same state hash.
+    /// Waits until all nodes, which are those that run, have applied the same index and have the same
+    /// state hash.
     pub async fn wait_equal(&self) {
-        let any = self.any();
+        let running: Vec<_> = self.nodes.iter().filter(|node| node.runs()).collect();
+        let any = Api::new(running.iter().map(|node| node.url()).collect());
         wait_for("equal state on all nodes", Duration::from_secs(30), || async {
             let cluster = any.get_json("/cluster").await?;
             let nodes = cluster["nodes"].as_array().cloned().unwrap_or_default();
@@ -176,7 +218,7 @@ impl Cluster {
                 .iter()
                 .map(|node| (node["applied_index"].clone(), node["state_hash"].clone()))
                 .collect();
-            let equal = seen.len() == self.nodes.len()
+            let equal = seen.len() == running.len()
                 && seen.iter().all(|row| *row == seen[0] && row.1.is_string());
             if equal { Ok(()) } else { Err(format!("{seen:?}")) }
         })
@@ -190,7 +232,7 @@ const FORM_LIMIT: Duration = Duration::from_secs(60);
 impl NodeProcess {
     /// URL of its API.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http_port)
+        format!("http://{}:{}", self.host, self.http_port)
     }
 
     /// Sets an environment variable for its next start.
@@ -203,6 +245,12 @@ impl NodeProcess {
         self.environment.remove(name);
     }
 
+    /// Keeps its data in another directory from its next start on.
+    pub fn place(&mut self, data: PathBuf) {
+        self.set("PEAT_GATEWAY_DATA_DIR", &data.display().to_string());
+        self.data = data;
+    }
+
     /// Starts it unless it runs.
     pub fn start(&mut self) {
         if self.runs() {
@@ -210,7 +258,7 @@ impl NodeProcess {
         }
         let log = File::options().create(true).append(true).open(&self.log).expect("the log file");
         self.child = Some(
-            command_of(&self.binary)
+            command_through(&self.through, &self.binary)
                 .arg("serve")
                 .envs(&self.environment)
                 .stdin(Stdio::null())
@@ -231,6 +279,19 @@ impl NodeProcess {
         self.child.as_ref().map(Child::id)
     }
 
+    /// `host:port` at which the other nodes reach it.
+    pub fn peer_address(&self) -> String {
+        format!("{}:{}", self.host, self.peer_port)
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        match self.child.as_mut().map(Child::try_wait) {
+            Some(status) => status.expect("the process can be asked").is_some(),
+            None => true,
+        }
+    }
+
     /// SIGKILL, and waits for its end.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -242,6 +303,11 @@ impl NodeProcess {
     /// SIGSTOP: the process does nothing more until it is killed or goes on.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: a frozen process goes on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// SIGTERM, and waits for its end.
@@ -290,26 +356,36 @@ impl Drop for NodeProcess {
 
 /// The gateway's binary with an environment that holds nothing of ours yet.
 pub fn command() -> Command {
-    command_of(Path::new(BINARY))
+    command_through(&[], Path::new(BINARY))
 }
 
-/// The same of another build's binary.
-fn command_of(binary: &Path) -> Command {
-    let mut command = Command::new(binary);
+/// A build's binary as the last argument of another command, which must become it: a signal to the
+/// child is meant for the gateway.
+fn command_through(through: &[String], binary: &Path) -> Command {
+    let mut command = match through {
+        [] => Command::new(binary),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(binary);
+            command
+        }
+    };
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PEAT_")) {
         command.env_remove(name);
     }
     command
 }
 
-/// Writes a certificate authority and one node certificate for loopback.
-fn write_certificates(directory: &Path) {
+/// Writes a certificate authority and one certificate for all nodes.
+fn write_certificates(directory: &Path, hosts: &[String]) {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_cert = ca.self_signed(&ca_key).expect("a certificate");
     let issuer = Issuer::from_params(&ca, &ca_key);
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut names = vec!["localhost".to_owned()];
+    names.extend_from_slice(hosts);
+    names.dedup();
     let key = KeyPair::generate().expect("a key");
     let node = CertificateParams::new(names).expect("parameters");
     let cert = node.signed_by(&key, &issuer).expect("a certificate");

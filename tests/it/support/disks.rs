@@ -1,4 +1,4 @@
-//! A file system per node, and its power plug: loop-mounted ext4 on a RAM-backed image.
+//! A file system per node, and its power plug: loop-mounted ext4 or xfs on a RAM-backed image.
 //!
 //! A cut is what a power cut is to the kernel: everything that was not synced is gone. First the
 //! processes are frozen, so that none sees an error and reacts; then the file system is shut down
@@ -15,11 +15,20 @@ pub struct Disk {
     pub mount: PathBuf,
 }
 
+/// Kinds of file systems that gateways are run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// ext4.
+    Ext4,
+    /// xfs.
+    Xfs,
+}
+
 /// Size of one image, MiB.
 const IMAGE_MIB: u64 = 768;
 
 /// Whether this machine lets us mount; the reason where it doesn't.
-pub fn available() -> Result<(), String> {
+pub fn available(kind: FileSystem) -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("loop mounts need root".into());
     }
@@ -27,19 +36,19 @@ pub fn available() -> Result<(), String> {
         return Err("there is no /dev/loop-control".into());
     }
     let probe = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let disk = Disk::make(probe.path(), "probe")?;
+    let disk = Disk::make(probe.path(), "probe", kind)?;
     drop(disk);
     Ok(())
 }
 
 impl Disk {
     /// Makes an image in RAM, a file system on it, and mounts it under `root`.
-    pub fn make(root: &Path, name: &str) -> Result<Self, String> {
-        Self::make_sized(root, name, IMAGE_MIB)
+    pub fn make(root: &Path, name: &str, kind: FileSystem) -> Result<Self, String> {
+        Self::make_sized(root, name, kind, IMAGE_MIB)
     }
 
     /// The same with a size of its own, MiB.
-    pub fn make_sized(root: &Path, name: &str, mib: u64) -> Result<Self, String> {
+    pub fn make_sized(root: &Path, name: &str, kind: FileSystem, mib: u64) -> Result<Self, String> {
         let unique = format!("peat-gateway-test-{}-{name}.img", std::process::id());
         let image = Path::new("/dev/shm").join(unique);
         let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
@@ -47,7 +56,10 @@ impl Disk {
         let mount = root.join(name);
         std::fs::create_dir_all(&mount).map_err(|error| error.to_string())?;
         let disk = Self { image, mount };
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk.image))?;
+        match kind {
+            FileSystem::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk.image))?,
+            FileSystem::Xfs => run(Command::new("mkfs.xfs").args(["-q", "-f"]).arg(&disk.image))?,
+        }
         disk.mount()?;
         Ok(disk)
     }

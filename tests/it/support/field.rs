@@ -2,7 +2,7 @@
 //! what each wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +54,17 @@ impl Field {
         Self::start_named(any, "acme", nodes, changes, documents).await
     }
 
+    /// The same with the mesh nodes at another address than loopback.
+    pub async fn start_at(
+        any: &Api,
+        host: &str,
+        nodes: usize,
+        changes: usize,
+        documents: usize,
+    ) -> Self {
+        Self::start_with(any, host, "acme", nodes, changes, documents).await
+    }
+
     /// The same in another organisation. `changes` and `documents` are those of one node.
     pub async fn start_named(
         any: &Api,
@@ -62,8 +73,19 @@ impl Field {
         changes: usize,
         documents: usize,
     ) -> Self {
-        let binds: Vec<_> =
-            (0..nodes).map(|_| SocketAddr::from(([127, 0, 0, 1], ports::free()))).collect();
+        Self::start_with(any, "127.0.0.1", org, nodes, changes, documents).await
+    }
+
+    async fn start_with(
+        any: &Api,
+        host: &str,
+        org: &str,
+        nodes: usize,
+        changes: usize,
+        documents: usize,
+    ) -> Self {
+        let host: IpAddr = host.parse().expect("an address");
+        let binds: Vec<_> = (0..nodes).map(|_| SocketAddr::new(host, ports::free())).collect();
         let peers: Vec<_> =
             binds.iter().enumerate().map(|(node, bind)| format!("unit-{node}@{bind}")).collect();
         any.create("/orgs", &json!({ "org_id": org, "display_name": org })).await;

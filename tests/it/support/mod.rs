@@ -3,13 +3,18 @@
 pub mod api;
 pub mod cli;
 pub mod cluster;
+pub mod deliveries;
 pub mod disks;
 pub mod field;
+pub mod history;
 pub mod load;
 pub mod nats;
+pub mod net;
 pub mod ports;
 pub mod previous;
 pub mod random;
+pub mod registers;
+pub mod trace;
 pub mod webhook;
 
 use std::fmt::Debug;

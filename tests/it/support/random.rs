@@ -18,6 +18,11 @@ impl Random {
         Self(seed)
     }
 
+    /// A generator of its own for one task.
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Returns the next number.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,5 +1,6 @@
 //! A webhook receiver that verifies signatures with an independent implementation.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -9,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// A receiver on a free loopback port.
 pub struct Receiver {
@@ -23,12 +25,20 @@ struct Seen {
     secret: Mutex<Option<String>>,
     accepted: Mutex<Vec<(String, Vec<u8>)>>,
     rejected: Mutex<Vec<String>>,
+    /// Whether answers are kept back, and how many are.
+    held: watch::Sender<bool>,
+    waiting: AtomicUsize,
 }
 
 impl Receiver {
     /// Starts it; requests are refused until [`Receiver::trust`] names the secret.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at("127.0.0.1").await
+    }
+
+    /// The same at another address than loopback.
+    pub async fn start_at(host: &str) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.expect("a free port");
         let url = format!("http://{}/events", listener.local_addr().expect("its address"));
         let state = Arc::new(Seen::default());
         let app = Router::new().route("/events", post(receive)).with_state(state.clone());
@@ -41,6 +51,21 @@ impl Receiver {
     /// Sets the secret that signatures must be made with.
     pub fn trust(&self, secret: &str) {
         *self.state.secret.lock().expect("no panic under the lock") = Some(secret.to_owned());
+    }
+
+    /// Keeps back the answers to deliveries from now on, which count as arrived all the same.
+    pub fn hold(&self) {
+        self.state.held.send_replace(true);
+    }
+
+    /// Lets all answers go.
+    pub fn release(&self) {
+        self.state.held.send_replace(false);
+    }
+
+    /// How many deliveries wait for their answer.
+    pub fn waiting(&self) -> usize {
+        self.state.waiting.load(Ordering::SeqCst)
     }
 
     /// What arrived with a good signature: webhook id and body, in order of arrival.
@@ -71,6 +96,10 @@ async fn receive(State(seen): State<Arc<Seen>>, headers: HeaderMap, body: Bytes)
         Ok(()) => {
             let id = headers["webhook-id"].to_str().unwrap_or_default().to_owned();
             seen.accepted.lock().expect("no panic under the lock").push((id, body.to_vec()));
+            seen.waiting.fetch_add(1, Ordering::SeqCst);
+            // The receiver ends with the test, so the sender is there.
+            seen.held.subscribe().wait_for(|held| !held).await.ok();
+            seen.waiting.fetch_sub(1, Ordering::SeqCst);
             StatusCode::NO_CONTENT
         }
         Err(error) => {

@@ -11,6 +11,7 @@ mod replay;
 mod snapshot;
 mod steps;
 mod suite;
+mod traced;
 
 use std::collections::BTreeSet;
 use std::fs;
