@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::cli;
 use crate::support::cluster::{Cluster, command};
 use crate::support::load::Load;
 use crate::support::{self, wait_for};
@@ -88,6 +89,52 @@ fn three_grow_to_five_and_shrink_again_under_load_and_nothing_acknowledged_is_lo
             load.check(&cluster.api(place)).await;
         }
         println!("{} writes acknowledged", load.stop().await);
+    });
+}
+
+#[test]
+fn restored_cluster_of_one_grows_by_joins_and_every_new_node_has_everything() {
+    let _alone = support::alone();
+    support::runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, data) = (folder.path().join("a.snapshot"), folder.path().join("restored"));
+        {
+            let cluster = Cluster::start(1).await;
+            let load = Load::start(&cluster.any(), 4).await;
+            wait_for("some writes", CHANGE_LIMIT, || async {
+                if load.acknowledged() > 50 { Ok(()) } else { Err("not yet") }
+            })
+            .await;
+            let url = cluster.nodes[0].url();
+            let saved = cli::run(&["snapshot", "save", cli::text(&file), "--url", &url]);
+            assert_eq!(saved.code, 0, "{saved:?}");
+            load.stop().await;
+        }
+        let made =
+            cli::run(&["snapshot", "restore", cli::text(&file), "--data-dir", cli::text(&data)]);
+        assert_eq!(made.code, 0, "{made:?}");
+
+        let mut cluster = Cluster::prepare(3);
+        cluster.set("PEAT_PROMOTE_AFTER_MS", "1000");
+        let first = format!("127.0.0.1:{}", cluster.nodes[0].peer_port);
+        cluster.nodes[0].place(data);
+        for node in &mut cluster.nodes {
+            node.unset("PEAT_INITIAL_PEERS");
+        }
+        cluster.nodes[0].start();
+        let restored = cluster.api(0);
+        let before = restored.read("/orgs").await;
+        for place in [1, 2] {
+            cluster.nodes[place].set("PEAT_JOIN", &first);
+            cluster.nodes[place].start();
+            wait_voters(&restored, place + 1).await;
+        }
+        cluster.wait_equal().await;
+        // They are a quorum without the node that was restored.
+        cluster.nodes[0].kill();
+        let joined = support::api::Api::new(vec![cluster.nodes[1].url(), cluster.nodes[2].url()]);
+        assert_eq!(joined.read("/orgs").await, before);
+        joined.create("/orgs", &json!({ "org_id": "after", "display_name": "After" })).await;
     });
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::cluster::{self, ADMIN_TOKEN, Cluster};
@@ -16,6 +17,12 @@ use crate::support::{self, wait_for};
 const WRITERS: usize = 8;
 /// Longest that any change of state may take here.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A sync that doesn't end.
+const STUCK: Duration = Duration::from_secs(60);
+/// A sync of a node that is slow, but not so slow that it is called stuck.
+const SLOW: Duration = Duration::from_millis(1_500);
+/// Writes, one after the other, beside a slow node.
+const SERIAL_WRITES: u32 = 100;
 /// Size of the disks that fill up, MiB: room for a write-ahead log, and little more.
 const SMALL_DISK_MIB: u64 = 768;
 
@@ -24,15 +31,16 @@ fn not_run(what: &str, reason: &str) {
     eprintln!("NOT RUN on this machine: {what} ({reason})");
 }
 
-/// Every sync of a process takes a minute until this is dropped.
-struct StuckSyncs(Child);
+/// Every sync of a process begins later, until this is dropped.
+struct LateSyncs(Child);
 
-impl StuckSyncs {
-    fn of(pid: u32) -> Result<Self, String> {
+impl LateSyncs {
+    fn of(pid: u32, by: Duration) -> Result<Self, String> {
+        let delay = format!("inject=fdatasync,fsync:delay_enter={}ms", by.as_millis());
         let child = Command::new("strace")
             .args(["-f", "-q", "-o", "/dev/null", "-p", &pid.to_string()])
             .args(["-e", "trace=fdatasync,fsync"])
-            .args(["-e", "inject=fdatasync,fsync:delay_enter=60s"])
+            .args(["-e", &delay])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -42,7 +50,7 @@ impl StuckSyncs {
     }
 }
 
-impl Drop for StuckSyncs {
+impl Drop for LateSyncs {
     fn drop(&mut self) {
         // SIGTERM, so that it lets go of the process.
         let pid = rustix::process::Pid::from_raw(self.0.id() as i32).expect("a process id");
@@ -104,7 +112,7 @@ fn leader_whose_disk_does_not_answer_gives_up_leadership_and_comes_back_by_itsel
         let api = cluster.api(stuck);
         let others = cluster.api((stuck + 1) % 3);
         let pid = cluster.nodes[stuck].pid().expect("it runs");
-        let syncs = StuckSyncs::of(pid).expect("strace attaches");
+        let syncs = LateSyncs::of(pid, STUCK).expect("strace attaches");
         let name = format!("node-{}", stuck + 1);
         wait_for("the node to say that its disk is stuck", LIMIT, || async {
             let answer = api.get("/readyz").await?;
@@ -143,6 +151,53 @@ fn leader_whose_disk_does_not_answer_gives_up_leadership_and_comes_back_by_itsel
         assert!(metrics.contains("\npeat_storage_stalled 0\n"), "{metrics}");
         assert!(metrics.contains("peat_storage_sync_seconds_bucket{le=\"0.01\"}"), "{metrics}");
     });
+}
+
+#[test]
+fn slow_follower_holds_up_no_write_and_catches_up() {
+    if let Err(reason) = strace_available() {
+        not_run("a slow follower", &reason);
+        return;
+    }
+    let _alone = support::alone();
+    support::runtime().block_on(async {
+        let cluster = Cluster::start(3).await;
+        let leader = cluster.leader().await;
+        let api = cluster.api(leader);
+        api.create("/orgs", &json!({ "org_id": "acme", "display_name": "0" })).await;
+        let slow = (leader + 1) % 3;
+        let pid = cluster.nodes[slow].pid().expect("it runs");
+        let syncs = LateSyncs::of(pid, SLOW).expect("strace attaches");
+        let begun = std::time::Instant::now();
+        let mut last = 0;
+        for number in 1..=SERIAL_WRITES {
+            let body = json!({ "display_name": number.to_string() });
+            last = wait_for("a write", LIMIT, || async {
+                let answer = api.send(Method::PATCH, "/orgs/acme", Some(&body), &[]).await?;
+                let index = answer.header("x-peat-index").and_then(|text| text.parse::<u64>().ok());
+                let index = index.filter(|_| answer.status == 200);
+                index.ok_or_else(|| format!("{answer:?}"))
+            })
+            .await;
+        }
+        // Had every write waited for it, they would have taken twice as long as this.
+        let took = begun.elapsed();
+        assert!(took < SLOW * SERIAL_WRITES / 2, "{SERIAL_WRITES} writes took {took:?}");
+        let synced = matched_of(&api.read("/cluster").await, slow);
+        println!("{SERIAL_WRITES} writes took {took:?}, up to {last}; the slow node has {synced}");
+        assert!(synced < last, "the node was not slow: it has {synced} of {last} already");
+        drop(syncs);
+        cluster.wait_equal().await;
+        assert!(matched_of(&api.read("/cluster").await, slow) >= last);
+    });
+}
+
+/// Up to where a node has the leader's log on its disk, as the leader knows.
+fn matched_of(cluster: &Value, node: usize) -> u64 {
+    let name = format!("node-{}", node + 1);
+    let nodes = cluster["nodes"].as_array().expect("nodes");
+    let row = nodes.iter().find(|row| row["name"] == name.as_str()).expect("the node");
+    row["matched_index"].as_u64().unwrap_or(0)
 }
 
 struct SmallDisks {
@@ -188,8 +243,7 @@ fn writes_are_refused_while_the_disks_are_nearly_full_and_taken_again_when_they_
         for node in 0..3 {
             let api = small.cluster.api(node);
             let refused = wait_for("a refusal for want of space", LIMIT, || async {
-                let answer =
-                    api.send(reqwest::Method::PATCH, "/orgs/acme", Some(&body), &[]).await?;
+                let answer = api.send(Method::PATCH, "/orgs/acme", Some(&body), &[]).await?;
                 if answer.status == 507 { Ok(answer) } else { Err(format!("{answer:?}")) }
             })
             .await;
@@ -210,7 +264,7 @@ fn writes_are_refused_while_the_disks_are_nearly_full_and_taken_again_when_they_
         assert!(shown.contains("no_space") && shown.contains("MiB free"), "{shown}");
         small.disks.iter().for_each(Disk::free);
         wait_for("a write", LIMIT, || async {
-            let answer = any.send(reqwest::Method::PATCH, "/orgs/acme", Some(&body), &[]).await?;
+            let answer = any.send(Method::PATCH, "/orgs/acme", Some(&body), &[]).await?;
             if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
         })
         .await;
