@@ -22,12 +22,13 @@ pub const KEK: &str = "8d1f0c7be2a94356a7c1d0e4f98b2736451e0fd3c2b1a09f8e7d6c5b4
 
 /// A cluster under test.
 pub struct Cluster {
-    /// Where logs, certificates and, unless told otherwise, data directories are. Goes with it.
-    _root: tempfile::TempDir,
     /// The nodes, in order.
     pub nodes: Vec<NodeProcess>,
     /// Directory that all nodes' file sinks share.
     pub sinks: PathBuf,
+    /// Where logs, certificates and, unless told otherwise, data directories are. Goes with it, and last:
+    /// nodes of a failed test show their logs when they go.
+    _root: tempfile::TempDir,
 }
 
 /// One gateway node.
