@@ -229,6 +229,14 @@ impl Inner {
         Ok(self.store.view())
     }
 
+    /// The index that a read of another node must have applied, where this node leads.
+    ///
+    /// # Errors
+    /// It doesn't lead, or no quorum confirmed it.
+    pub(crate) async fn read_index_as_leader(&self) -> Result<u64, String> {
+        self.reads.index_as_leader().await
+    }
+
     /// Asks rounds for the newest index until one answers or the time is up.
     async fn newest_index(&self, deadline: Instant) -> Result<u64, ReadIndexError> {
         let mut changes = self.raft.server_metrics();

@@ -14,7 +14,7 @@ use super::admission::Admission;
 use super::token::{TokenKey, proves};
 use crate::node::inner::Inner;
 use crate::node::versions::versions_to_wire;
-use crate::node::{consistency, forward, membership, raise, read, status};
+use crate::node::{consistency, forward, membership, raise, status};
 use crate::wire::stored::member_to_stored;
 
 /// Answers between the state and one node's connection; proposals wait while it is full.
@@ -121,7 +121,7 @@ impl Cluster for ClusterService {
         }
         let leader = self.inner.leader();
         let result = if leader == Some(self.inner.node_id()) {
-            match read::confirmed_index(self.inner.raft()).await {
+            match self.inner.read_index_as_leader().await {
                 Ok(index) => Wire::Index(index),
                 Err(reason) => Wire::Unavailable(reason),
             }
