@@ -28,6 +28,10 @@ use crate::wire::rpc;
 
 /// How long an append stream may take to open, the connection included.
 const STREAM_OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The pause before an append stream is opened to a node that could not be reached.
+///
+/// Short, because a node that is back needs entries before its election timeout ends.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 /// How long a follower may owe an answer to an append before the stream counts as broken.
 ///
 /// Longer than a slow disk needs; a dead connection is noticed sooner, by its keep-alive.
@@ -51,7 +55,7 @@ impl Network {
     fn client(&self, node_id: u64, node: &Member, heartbeats: bool) -> PeerClient {
         self.peers.peer(node_id, &node.peer_address);
         let address = node.peer_address.clone();
-        PeerClient { peers: self.peers.clone(), node_id, address, heartbeats }
+        PeerClient { peers: self.peers.clone(), node_id, address, heartbeats, refused: false }
     }
 }
 
@@ -76,6 +80,8 @@ pub(crate) struct PeerClient {
     address: String,
     /// Heartbeats are streams of one message to openraft; they go as single calls, which are cheaper.
     heartbeats: bool,
+    /// The last append stream could not be opened.
+    refused: bool,
 }
 
 impl PeerClient {
@@ -151,10 +157,14 @@ impl NetStreamAppend<TypeConfig> for PeerClient {
     {
         Box::pin(async move {
             if !self.heartbeats {
-                return self
-                    .open_append_stream(input)
-                    .await
-                    .map_err(|status| unreachable(&self.peer(), &status));
+                // openraft pauses when it is asked for a request, which happens once the stream is open.
+                // A node that refuses connections would be tried without end.
+                if self.refused {
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                }
+                let opened = self.open_append_stream(input).await;
+                self.refused = opened.is_err();
+                return opened.map_err(|status| unreachable(&self.peer(), &status));
             }
             let Some(request) = input.next().await else {
                 return Ok(Box::pin(futures_util::stream::empty()) as StreamAppendStream<'s>);
@@ -282,4 +292,33 @@ fn describe(peer: &Peer, status: &Status) -> String {
 fn unreachable(peer: &Peer, status: &Status) -> RPCError<TypeConfig> {
     peer.note_refusal(status);
     RPCError::Unreachable(Unreachable::from_string(describe(peer, status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use openraft::RaftNetworkFactory;
+    use openraft::network::{NetStreamAppend, RPCOption};
+
+    use super::{Network, REOPEN_PAUSE};
+    use crate::node::identity::Identity;
+    use crate::raft::Member;
+    use crate::transport::peers::Peers;
+
+    #[tokio::test]
+    async fn a_node_that_refuses_connections_is_tried_again_only_after_a_pause() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let peers = Peers::new(Arc::new(Identity::new(1, Some([7; 16]))), None);
+        let member = Member { peer_address: closed.to_string(), ..Member::default() };
+        let mut client = Network::new(Arc::new(peers)).new_client(2, &member).await;
+        // openraft pauses inside of the stream of requests: here for ever, and nobody asks.
+        let requests = futures_util::stream::pending;
+        let option = || RPCOption::new(Duration::from_millis(100));
+        assert!(client.stream_append(requests(), option()).await.is_err());
+        let begin = Instant::now();
+        assert!(client.stream_append(requests(), option()).await.is_err());
+        assert!(begin.elapsed() >= REOPEN_PAUSE, "{:?}", begin.elapsed());
+    }
 }
