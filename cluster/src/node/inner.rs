@@ -44,6 +44,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// A leader is known if it was heard of within this many of the longest election timeouts.
 const READY_TIMEOUTS: u32 = 3;
 
+/// Consensus has ended here: nothing changes any more, so there is nothing to wait for.
+const ENDING: &str = "this node is ending";
+
 /// Consensus on this node.
 pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
 
@@ -140,7 +143,9 @@ impl Inner {
             if pause_end >= give_up_at {
                 return Err(ProposeError::Unavailable(nothing));
             }
-            tokio::time::timeout_at(pause_end, changes.changed()).await.ok();
+            if let Ok(Err(_)) = tokio::time::timeout_at(pause_end, changes.changed()).await {
+                return Err(ProposeError::Unavailable(ENDING.to_owned()));
+            }
         }
     }
 
@@ -253,7 +258,9 @@ impl Inner {
             if pause_end >= deadline {
                 return Err(ReadIndexError::Unavailable(reason));
             }
-            tokio::time::timeout_at(pause_end, changes.changed()).await.ok();
+            if let Ok(Err(_)) = tokio::time::timeout_at(pause_end, changes.changed()).await {
+                return Err(ReadIndexError::Unavailable(ENDING.to_owned()));
+            }
         }
     }
 

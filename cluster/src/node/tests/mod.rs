@@ -2,6 +2,7 @@
 //! faults are planted behind the seams.
 
 mod data;
+mod ended;
 mod space;
 mod stall;
 
