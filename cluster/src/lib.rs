@@ -26,6 +26,7 @@
 //! * [`transport`]: gRPC with mTLS.
 
 pub mod backup;
+mod blocking;
 pub mod config;
 pub mod error;
 pub mod handle;
@@ -33,6 +34,8 @@ pub mod health;
 pub mod membership;
 pub mod node;
 mod raft;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod transport;
 mod wire;

@@ -21,6 +21,7 @@ use openraft::errors::{InitializeError, RaftError};
 
 use super::inner::Inner;
 use super::introduce::{Found, describe};
+use crate::blocking::blocking;
 use crate::error::StartError;
 use crate::raft::Member;
 
@@ -338,7 +339,7 @@ pub(super) async fn adopt_here(
     cluster_id: [u8; 16],
 ) -> Result<[u8; 16], StartError> {
     let (identity, store) = (inner.identity().clone(), inner.store().clone());
-    let adopted = tokio::task::spawn_blocking(move || identity.adopt(&store, cluster_id)).await;
+    let adopted = blocking(move || identity.adopt(&store, cluster_id)).await;
     match adopted {
         Ok(belongs_to) => belongs_to.map_err(StartError::Bootstrap),
         Err(error) => Err(StartError::Bootstrap(error.to_string())),

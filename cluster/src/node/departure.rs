@@ -4,6 +4,7 @@ use peat_gateway_state::ids::NodeId;
 use tonic::Status;
 
 use super::inner::Inner;
+use crate::blocking::blocking;
 use crate::membership::Departure;
 use crate::transport::admission;
 
@@ -23,7 +24,7 @@ impl Inner {
     pub(super) async fn leave(&self) {
         let store = self.store.clone();
         let reason = removed_reason(self.node_id());
-        let written = tokio::task::spawn_blocking(move || store.mark_removed(&reason)).await;
+        let written = blocking(move || store.mark_removed(&reason)).await;
         match written {
             Ok(Ok(())) => tracing::info!("this node was removed from its cluster and ends"),
             // It ends all the same: the members refuse its id whatever its disk says.

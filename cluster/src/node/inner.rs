@@ -29,6 +29,8 @@ use crate::handle::{Changes, Committed, Consistency, Leadership, View};
 use crate::health::Health;
 use crate::membership::{Departure, MembershipConfig};
 use crate::raft::{Member, TypeConfig};
+#[cfg(test)]
+use crate::simulation::{Bug, planted};
 use crate::store::{Machine, StorageCounts, Store};
 use crate::transport::admission::Retired;
 use crate::transport::peers::{Peer, Peers};
@@ -134,6 +136,8 @@ impl Inner {
             let nothing = match self.attempt(bytes.clone(), deadline).await {
                 Attempt::Decided(committed) => return Ok(committed),
                 Attempt::NoSpace(reason) => return Err(ProposeError::NoSpace(reason)),
+                #[cfg(test)]
+                Attempt::Unknown(reason) if planted(Bug::UnknownTriedAgain) => reason,
                 Attempt::Unknown(reason) => return Err(ProposeError::Unknown(reason)),
                 Attempt::NotLeader(_) => "the node asked leads no more".to_owned(),
                 Attempt::Nothing(reason) => reason,
@@ -190,6 +194,13 @@ impl Inner {
         self.admit(&envelope.command).await?;
         let bytes = encode(envelope)?;
         let leader = self.raft.as_leader().map_err(|_| ProposeError::NotLeader)?;
+        #[cfg(test)]
+        if planted(Bug::OldEpochAccepted) {
+            return match self.lane.propose(bytes, None, Instant::now() + timeout).await {
+                Attempt::Decided(committed) => Ok(committed),
+                _ => Err(ProposeError::NotLeader),
+            };
+        }
         if leader.term() != fence.term {
             return Err(ProposeError::NotLeader);
         }
@@ -215,6 +226,10 @@ impl Inner {
         timeout: Duration,
     ) -> Result<View, ReadIndexError> {
         self.check_in_service()?;
+        #[cfg(test)]
+        let stale = consistency.stale || planted(Bug::StaleReadAsLinearizable);
+        #[cfg(test)]
+        let consistency = Consistency { stale, ..consistency };
         let deadline = Instant::now() + timeout;
         let mut demanded = consistency.min_index;
         if !consistency.stale {
@@ -310,6 +325,14 @@ impl Inner {
 
     pub(crate) fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    /// The members' ids, voters and learners, for the simulation.
+    #[cfg(test)]
+    pub(crate) fn member_ids(&self) -> std::collections::BTreeSet<u64> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(node_id, _)| *node_id).collect()
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -12,6 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
 use super::inner::Inner;
+use crate::blocking::blocking;
 
 /// Between two looks.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -65,7 +66,7 @@ pub(super) async fn run(inner: Arc<Inner>, bytes_max: u64, shutdown: Cancellatio
         return;
     }
     let store = inner.store.clone();
-    let measured = tokio::task::spawn_blocking(move || store.measure_log()).await;
+    let measured = blocking(move || store.measure_log()).await;
     let mut sizes = Sizes::default();
     let mut begin_sum = 0;
     match measured {

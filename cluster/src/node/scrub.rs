@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::inner::Inner;
+use crate::blocking::blocking;
 use crate::config::StorageLimits;
 use crate::store::scrub::{Pace, ScrubFailure};
 
@@ -61,7 +62,7 @@ async fn sleep(pause: Duration) {
 async fn pass(inner: &Arc<Inner>, bytes_per_second: u64, shutdown: &CancellationToken) {
     let (store, stopped) = (inner.store.clone(), shutdown.clone());
     let begin = Instant::now();
-    let passed = tokio::task::spawn_blocking(move || {
+    let passed = blocking(move || {
         let stop = || stopped.is_cancelled();
         store.scrub(&mut Pace::new(bytes_per_second, &stop))
     });

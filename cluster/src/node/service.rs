@@ -12,6 +12,7 @@ use super::inner::Inner;
 use super::propose::Attempt;
 use super::scrub::ScrubTrigger;
 use super::{consistency, log_bound, scrub, space, watchdog};
+use crate::blocking::blocking;
 use crate::error::ReadIndexError;
 use crate::health::{Alarm, AlarmCode};
 use crate::store::space::Space;
@@ -104,7 +105,7 @@ impl Inner {
         self.raft.runtime_config().elect(false);
         tokio::spawn(watchdog::stop_leading(self.clone()));
         let store = self.store.clone();
-        let marked = tokio::task::spawn_blocking(move || store.take_out_of_service(&what)).await;
+        let marked = blocking(move || store.take_out_of_service(&what)).await;
         if let Ok(Err(error)) = marked {
             tracing::error!(%error, "could not mark the data directory as out of service");
         }

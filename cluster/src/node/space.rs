@@ -19,6 +19,7 @@ use peat_gateway_state::ids::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use super::inner::Inner;
+use crate::blocking::blocking;
 use crate::config::StorageLimits;
 use crate::handle::{NodeStatus, Role};
 use crate::health::AlarmCode;
@@ -60,7 +61,7 @@ async fn look(inner: &Arc<Inner>, root: &Path, limits: &StorageLimits) {
     let (bytes_min, percent, ballast) =
         (limits.free_bytes_min, limits.free_percent_min, limits.ballast_bytes_max);
     let planted = inner.planted_space();
-    let looked = tokio::task::spawn_blocking(move || {
+    let looked = blocking(move || {
         let space = planted.map_or_else(|| measure(&path), Ok)?;
         let limits = SpaceLimits::of(space.total_bytes, bytes_min, percent, ballast);
         let ballast = if space.free_bytes < limits.critical_bytes {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use peat_gateway_proto::cluster::cluster_server::ClusterServer;
 use peat_gateway_proto::cluster::raft_server::RaftServer;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use super::propose::ProposalLane;
 use super::read::ReadRounds;
 use super::versions::{self, KnownVersion};
 use super::{Node, leadership, membership, raise, service};
+use crate::blocking::blocking;
 use crate::config::{ClusterConfig, Timing};
 use crate::error::StartError;
 use crate::handle::Leadership;
@@ -35,7 +35,7 @@ use crate::store::Store;
 use crate::transport::MESSAGE_BYTES_MAX;
 use crate::transport::admission::Admission;
 use crate::transport::cluster_service::ClusterService;
-use crate::transport::listener::{self, TlsConfigs};
+use crate::transport::listener::{self, TcpListener, TlsConfigs};
 use crate::transport::network::Network;
 use crate::transport::peers::Peers;
 use crate::transport::raft_service::RaftService;
@@ -64,7 +64,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
     let founding = Founding::of(&config)?;
     let raft_config = raft_config(&config.timing)?;
     let data_dir = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir))
+    let opened = blocking(move || Store::open(&data_dir))
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))??;
     tracing::info!(
@@ -174,7 +174,7 @@ fn others_of(config: &ClusterConfig) -> Option<Vec<String>> {
 /// The first start after a restore says where the node is found.
 async fn name_restored_member(store: &Store, member: &Member) -> Result<(), StartError> {
     let (store, member) = (store.clone(), member.clone());
-    let named = tokio::task::spawn_blocking(move || store.name_restored_member(&member)).await;
+    let named = blocking(move || store.name_restored_member(&member)).await;
     let named = named.map_err(|error| StartError::Consensus(error.to_string()))?;
     named.map_err(|error| StartError::Consensus(describe(&error)))
 }

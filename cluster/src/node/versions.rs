@@ -16,6 +16,7 @@ use peat_gateway_state::{Command, Envelope, VERSION};
 use tokio_util::sync::CancellationToken;
 
 use super::inner::Inner;
+use crate::blocking::blocking;
 use crate::error::ProposeError;
 use crate::handle::{Consistency, NodeStatus, NodeVersions, Role, Upgrade};
 
@@ -147,7 +148,7 @@ pub(super) async fn keep_marked(inner: Arc<Inner>, shutdown: CancellationToken) 
         let version = inner.cluster_version();
         if version > marked {
             let store = inner.store.clone();
-            let written = tokio::task::spawn_blocking(move || store.mark_version(version)).await;
+            let written = blocking(move || store.mark_version(version)).await;
             match written.map_err(std::io::Error::other).flatten() {
                 Ok(()) => marked = version,
                 Err(error) => tracing::warn!(

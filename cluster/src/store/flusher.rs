@@ -128,6 +128,9 @@ impl Counters {
 pub(super) struct Flusher {
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// What stands for the thread in the simulation.
+    #[cfg(test)]
+    simulated: Option<crate::simulation::flusher::SimulatedThread>,
 }
 
 impl Flusher {
@@ -140,10 +143,23 @@ impl Flusher {
     ) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUED_JOBS_MAX);
         let worker = Worker { synced, failure, counters, sync, failed: None };
+        #[cfg(test)]
+        if crate::simulation::active() {
+            let mut worker = worker;
+            let simulated = crate::simulation::flusher::SimulatedThread::start(move || {
+                worker.flush_waiting(&jobs);
+            });
+            return Ok(Self { queue: Some(queue), thread: None, simulated: Some(simulated) });
+        }
         let thread = std::thread::Builder::new()
             .name("wal-flusher".into())
             .spawn(move || worker.run(&jobs))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            #[cfg(test)]
+            simulated: None,
+        })
     }
 
     /// Queues a job: `done` is called from the flusher's thread after the next sync. Blocks while
@@ -155,6 +171,10 @@ impl Flusher {
         };
         if let Some(job) = refused {
             (job.done)(Err("the flusher has ended"));
+        }
+        #[cfg(test)]
+        if let Some(simulated) = &self.simulated {
+            simulated.wake();
         }
     }
 
@@ -180,6 +200,10 @@ impl Flusher {
                 drop(sender.send(result.map_err(str::to_owned)));
             }),
         );
+        #[cfg(test)]
+        if let Some(simulated) = &self.simulated {
+            simulated.step();
+        }
         receiver.recv().map_err(|_| StoreError::Panicked("the flusher"))?.map_err(StoreError::Flush)
     }
 }
@@ -223,6 +247,18 @@ impl<S: FnMut() -> Result<(), String>> Worker<S> {
         // The last applied rows may be unsynced: not a promise, but it saves applying them again.
         if self.failed.is_none() && (self.sync)().is_ok() {
             step!(LastSync);
+            self.sync_mark();
+        }
+    }
+
+    /// What the thread does when it wakes, for the simulation.
+    #[cfg(test)]
+    fn flush_waiting(&mut self, jobs: &Receiver<Job>) {
+        let mut batch: Vec<Job> = jobs.try_iter().collect();
+        if !batch.is_empty() {
+            self.flush(&mut batch);
+        }
+        if self.synced.due().is_some_and(|due| due.is_zero()) {
             self.sync_mark();
         }
     }

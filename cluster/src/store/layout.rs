@@ -194,6 +194,9 @@ impl ColumnOptions {
             }
         }
         options.set_block_based_table_factory(&tables);
+        // The simulation copies the files of a running database, and must be able to repeat that.
+        #[cfg(test)]
+        options.set_disable_auto_compactions(crate::simulation::active());
         options
     }
 }

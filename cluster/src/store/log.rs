@@ -23,6 +23,8 @@ use super::layout::{Database, LOG, META, key};
 use super::reader::LogReader;
 use super::steps::step;
 use crate::raft::{Entry, LogId, TypeConfig, Vote};
+#[cfg(test)]
+use crate::simulation::{Bug, planted};
 use crate::wire::entry::{decode, encode};
 use crate::wire::stored::{log_id_from_stored, log_id_to_stored, vote_from_stored, vote_to_stored};
 
@@ -299,6 +301,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         batch.put_cf(&database.column(META)?, key::VOTE, stored);
         self.inner.check(database.write(batch, "write the vote"))?;
         step!(VoteWritten);
+        #[cfg(test)]
+        if planted(Bug::VoteNotSynced) {
+            self.inner.log().vote = Some(*vote);
+            return Ok(());
+        }
         self.inner.check(self.inner.flusher.flush(MarkChange::Vote(*vote)).await)?;
         step!(VoteKept);
         self.inner.log().vote = Some(*vote);
@@ -337,6 +344,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let end = self.inner.check(self.write_entries(entries.into_iter()))?;
+        #[cfg(test)]
+        if planted(Bug::AcknowledgedBeforeSync) {
+            self.inner.flusher.submit(MarkChange::LogEnd(end), Box::new(|_| {}));
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         self.inner.flusher.submit(
             MarkChange::LogEnd(end),
             Box::new(move |result| {

@@ -85,6 +85,8 @@ impl Inner {
                         term: id.leader_id.term,
                         time_ms: command.time_ms,
                     };
+                    #[cfg(test)]
+                    let command = &crate::simulation::unfenced(command, &overlay, at.term);
                     let applied =
                         peat_gateway_state::apply(&mut overlay, &at, &command.envelope)
                             .map_err(|source| StoreError::Apply { index: id.index, source })?;

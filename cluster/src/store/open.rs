@@ -69,7 +69,10 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let flushed = database.clone();
     let flusher = Flusher::start(synced, failure.clone(), counters.clone(), move || {
         step!(WalHalfWritten, flushed.db.flush_wal(false));
-        flushed.db.flush_wal(true).map_err(|error| format!("could not sync the WAL: {error}"))
+        let synced = flushed.db.flush_wal(true);
+        #[cfg(test)]
+        crate::simulation::disk::synced(&flushed);
+        synced.map_err(|error| format!("could not sync the WAL: {error}"))
     });
     let flusher = directory.check(flusher, "start the thread that syncs it")?;
     let applied = position.applied.map_or(0, |id| id.index);
@@ -194,6 +197,8 @@ fn identify(
     step!(IdentityWritten);
     directory.check(database.db.flush_wal(true), "sync its database")?;
     step!(IdentitySynced);
+    #[cfg(test)]
+    crate::simulation::disk::synced(database);
     Ok((identity, synced, true))
 }
 

@@ -69,6 +69,12 @@ impl LogReader {
         Ok(entries)
     }
 
+    /// Reads without limits, for the simulation's observer.
+    #[cfg(test)]
+    pub(super) fn everything(&self, start: u64, end: u64) -> Result<Vec<Entry>, StoreError> {
+        self.read(start, end, UNLIMITED)
+    }
+
     fn read_checked(&self, start: u64, end: u64, limit: Limit) -> Result<Vec<Entry>, io::Error> {
         Ok(self.inner.check(self.read(start, end, limit))?)
     }

@@ -57,6 +57,8 @@ impl SyncedFile {
         let mut synced = Self { file, counter: 0, mark: SyncedMark::default(), dirty_since: None };
         synced.record(SyncedMark::default())?;
         synced.file.sync_all()?;
+        #[cfg(test)]
+        crate::simulation::disk::file_synced(&synced.file);
         synced.dirty_since = None;
         Ok(synced)
     }
@@ -99,6 +101,8 @@ impl SyncedFile {
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.dirty_since.take().is_some() {
             self.file.sync_data()?;
+            #[cfg(test)]
+            crate::simulation::disk::file_synced(&self.file);
         }
         Ok(())
     }

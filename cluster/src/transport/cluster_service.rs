@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::Admission;
 use super::token::{TokenKey, proves};
+use crate::blocking::blocking;
 use crate::node::inner::Inner;
 use crate::node::versions::versions_to_wire;
 use crate::node::{consistency, forward, membership, raise, status};
@@ -73,7 +74,7 @@ impl Cluster for ClusterService {
         let cluster_id = <[u8; 16]>::try_from(asked.cluster_id.as_ref())
             .map_err(|_| Status::invalid_argument("a cluster id has 16 bytes"))?;
         let store = self.inner.store().clone();
-        let belongs_to = tokio::task::spawn_blocking(move || identity.adopt(&store, cluster_id))
+        let belongs_to = blocking(move || identity.adopt(&store, cluster_id))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(Status::internal)?;

@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+#[cfg(not(test))]
+pub(crate) use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 use crate::config::PeerTls;
 use crate::error::StartError;
+#[cfg(test)]
+pub(crate) use crate::simulation::net::{TcpListener, TcpStream, lookup_host};
 
 /// How long a peer may take for its TLS handshake; then the connection is closed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,7 +67,7 @@ pub(crate) fn load_tls(files: &PeerTls) -> Result<TlsConfigs, StartError> {
 /// The address is taken or wrong, or it is reachable from outside and there are no certificates.
 pub(crate) async fn bind(address: &str, tls: bool) -> Result<TcpListener, StartError> {
     let failed = |source| StartError::Listen { address: address.to_owned(), source };
-    let found: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(failed)?.collect();
+    let found: Vec<SocketAddr> = lookup_host(address).await.map_err(failed)?.collect();
     if !tls && let Some(open) = found.iter().find(|found| !found.ip().is_loopback()) {
         return Err(StartError::Tls(format!(
             "the peer listener would be reachable at {open} without TLS; give it certificates \

@@ -181,5 +181,9 @@ fn channel(address: &str, tls: Option<ClientTlsConfig>) -> Result<Channel, Strin
     if let Some(tls) = tls {
         endpoint = endpoint.tls_config(tls).map_err(|error| wrong(&error))?;
     }
+    #[cfg(test)]
+    if crate::simulation::active() {
+        return Ok(endpoint.connect_with_connector_lazy(crate::simulation::net::Connector));
+    }
     Ok(endpoint.connect_lazy())
 }

@@ -141,7 +141,7 @@ fn write(mut incoming: IncomingSnapshot, data: &[u8]) -> Result<IncomingSnapshot
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = crate::blocking::blocking(work).await;
     done.map_err(|error| Status::internal(error.to_string())).and_then(|result| result)
 }
 

@@ -14,6 +14,7 @@ use peat_gateway_state::{Family, codec};
 
 use super::Temporary;
 use super::format::{SnapshotWriter, format_of};
+use crate::blocking::blocking;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
 use crate::store::Inner;
 use crate::store::error::StoreError;
@@ -82,7 +83,7 @@ impl SnapshotFile {
         let file = self.file.clone();
         let left = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
         let bytes = left.min(bytes_max);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking(move || {
             let mut chunk = BytesMut::zeroed(bytes);
             file.read_exact_at(&mut chunk, offset).map(|()| chunk.freeze())
         });

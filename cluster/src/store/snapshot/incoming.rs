@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::format::SnapshotReader;
 use super::{SnapshotData, Temporary};
+use crate::blocking::blocking;
 use crate::store::Inner;
 use crate::store::error::StoreError;
 use crate::store::steps::step;
@@ -48,7 +49,7 @@ impl IncomingSnapshot {
     /// # Errors
     /// `Snapshot` where anything is wrong: the state is as before, and the sender may try again.
     pub(crate) async fn finish(self) -> Result<SnapshotData, StoreError> {
-        let checked = tokio::task::spawn_blocking(move || self.check());
+        let checked = blocking(move || self.check());
         checked.await.map_err(|_| StoreError::Panicked("the check of a snapshot"))?
     }
 

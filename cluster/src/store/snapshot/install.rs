@@ -10,6 +10,7 @@ use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
 
 use super::SnapshotData;
 use super::format::SnapshotReader;
+use crate::blocking::blocking;
 use crate::raft::SnapshotMeta;
 use crate::store::Inner;
 use crate::store::error::StoreError;
@@ -45,7 +46,7 @@ pub(in crate::store) async fn install(
     let load = {
         let (inner, file) = (inner.clone(), file.clone());
         let generation = position.generation;
-        tokio::task::spawn_blocking(move || load(&inner, file.path(), generation))
+        blocking(move || load(&inner, file.path(), generation))
     };
     load.await.map_err(|_| StoreError::Panicked("the installer of a snapshot"))??;
     switch(inner, &position).await?;

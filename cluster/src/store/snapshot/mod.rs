@@ -33,6 +33,7 @@ use super::Inner;
 use super::error::StoreError;
 use super::steps::step;
 use super::view::View;
+use crate::blocking::blocking;
 #[cfg(test)]
 use crate::raft::LogId;
 use crate::raft::{SnapshotMeta, TypeConfig};
@@ -86,8 +87,7 @@ impl SnapshotData {
         match self {
             Self::File(file) => Ok(file),
             Self::Held(HeldSnapshot { inner, view }) => {
-                let written =
-                    tokio::task::spawn_blocking(move || SnapshotFile::write(&inner, &view));
+                let written = blocking(move || SnapshotFile::write(&inner, &view));
                 written.await.map_err(|_| StoreError::Panicked("the writer of a snapshot"))?
             }
         }

@@ -6,6 +6,7 @@ mod directory;
 mod durability;
 mod flips;
 mod flusher;
+pub(crate) mod inspect;
 mod reading;
 mod replay;
 mod snapshot;
