@@ -30,6 +30,8 @@ pub struct ClusterConfig {
     pub timing: Timing,
     /// How nodes come to be members.
     pub membership: MembershipConfig,
+    /// Bounds of clients' writes.
+    pub writes: WriteLimits,
 }
 
 /// Files of the mutual TLS between nodes, PEM.
@@ -115,6 +117,31 @@ impl Default for Timing {
             entries_kept: 20_000,
             upgrade_delay: Duration::from_secs(24 * 3600),
             storage: StorageLimits::default(),
+        }
+    }
+}
+
+/// Bounds of clients' writes on one node; beyond each a write is refused and nothing happened.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteLimits {
+    /// Writes in consensus at once that came through this node. While several organisations write, one
+    /// has three quarters of these at most.
+    pub under_way_max: usize,
+    /// Writes of one organisation that wait for a place.
+    pub waiting_per_organization_max: usize,
+    /// Writes of all that wait for a place.
+    pub waiting_max: usize,
+    /// Log entries that this node may have yet to apply while it takes writes.
+    pub apply_lag_max: u64,
+}
+
+impl Default for WriteLimits {
+    fn default() -> Self {
+        Self {
+            under_way_max: 256,
+            waiting_per_organization_max: 1_024,
+            waiting_max: 4_096,
+            apply_lag_max: 20_000,
         }
     }
 }

@@ -33,6 +33,22 @@ pub enum ProposeError {
     /// Nothing happened: the disks are nearly full. The text says whose, and what to do.
     #[error("no space for writes: {0}")]
     NoSpace(String),
+    /// Nothing happened: the command's organisation has too many of them waiting.
+    #[error("{limit} writes of this organization are waiting on this node")]
+    OverShare {
+        /// How many may wait.
+        limit: usize,
+    },
+    /// Nothing happened: this node must first apply what is committed.
+    #[error(
+        "this node has {lag} log entries to apply before it takes writes, the limit is {limit}"
+    )]
+    Behind {
+        /// How many it has to apply.
+        lag: u64,
+        /// How many it may have.
+        limit: u64,
+    },
     /// Nothing happened: the envelope is larger than an entry may be.
     #[error("the command has {bytes} bytes, the limit is {limit}")]
     TooLarge {

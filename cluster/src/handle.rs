@@ -12,6 +12,7 @@ use crate::backup::SnapshotError;
 use crate::error::{ProposeError, RaiseError, ReadIndexError};
 use crate::health::Alarm;
 use crate::membership::{MembershipChanged, MembershipError, MembershipOrder, MembershipView};
+use crate::node::WriteCounts;
 use crate::node::inner::Inner;
 use crate::node::membership::{Order, Request};
 pub use crate::node::service::NodeHealth;
@@ -234,6 +235,11 @@ impl Handle {
     /// What watching this node's disk and data has found, for metrics and probes.
     pub fn health(&self) -> NodeHealth {
         self.inner.health()
+    }
+
+    /// What clients' writes do on this node now, and how many it refused, for metrics.
+    pub fn write_counts(&self) -> WriteCounts {
+        self.inner.write_counts()
     }
 
     /// Watches whether this node may do leader work.

@@ -46,7 +46,7 @@ extern crate self as peat_gateway_cluster;
 #[path = "../tests/support/mod.rs"]
 pub(crate) mod support;
 
-pub use config::{ClusterConfig, PeerTls, StorageLimits};
+pub use config::{ClusterConfig, PeerTls, StorageLimits, WriteLimits};
 pub use error::{ProposeError, RaiseError, ReadIndexError, StartError};
 pub use handle::{
     Changes, Committed, Consistency, Handle, Leadership, NodeHealth, NodeStatus, NodeVersions,
@@ -57,4 +57,4 @@ pub use membership::{
     Departure, MembershipChanged, MembershipConfig, MembershipError, MembershipOrder,
     MembershipView,
 };
-pub use node::Node;
+pub use node::{Node, WriteCounts};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use peat_gateway_cluster::config::Timing;
-use peat_gateway_cluster::{ClusterConfig, Handle, Leadership, Node, backup};
+use peat_gateway_cluster::{ClusterConfig, Handle, Leadership, Node, WriteLimits, backup};
 use tokio_util::sync::CancellationToken;
 
 use super::save::{Job, newest};
@@ -24,6 +24,7 @@ async fn node(folder: &Path) -> Node {
         peer_tls: None,
         membership: peat_gateway_cluster::MembershipConfig::default(),
         timing: Timing::default(),
+        writes: WriteLimits::default(),
     })
     .await
     .unwrap();

@@ -81,6 +81,21 @@ pub(super) fn cluster(given: &mut Given, cluster: &Cluster) {
     peers(given, cluster);
     token(given, "cluster.token", cluster.token.as_ref());
     certificates(given, cluster);
+    if !(4..=16_384).contains(&cluster.writes_under_way_max) {
+        given.problem(format!(
+            "cluster.writes_under_way_max: {} is not 4 to 16384",
+            cluster.writes_under_way_max
+        ));
+    }
+    for (key, entries) in [
+        ("writes_waiting_per_org_max", cluster.writes_waiting_per_org_max),
+        ("writes_waiting_max", cluster.writes_waiting_max),
+        ("apply_lag_entries_max", cluster.apply_lag_entries_max),
+    ] {
+        if entries == 0 {
+            given.problem(format!("cluster.{key}: must be at least 1"));
+        }
+    }
     timing(given, cluster);
 }
 

@@ -91,6 +91,15 @@ components! {
         upgrade_delay_ms: u64 = "86400000", "PEAT_UPGRADE_DELAY_MS", "upgrade-delay-ms";
         /// Log entries kept behind a snapshot, so that a node that was away for a short time needs no snapshot.
         log_entries_kept: u64 = "20000", "PEAT_LOG_ENTRIES_KEPT", "log-entries-kept";
+        /// Clients' writes in consensus at once that came through this node, 4 to 16384; while several organisations
+        /// write, one has three quarters of them at most. Fewer are done sooner each, too few leave the disk idle.
+        writes_under_way_max: u64 = "256", "PEAT_WRITES_UNDER_WAY_MAX", "writes-under-way-max";
+        /// Writes of one organisation that may wait for their turn on this node; a further one is answered with 429.
+        writes_waiting_per_org_max: u64 = "1024", "PEAT_WRITES_WAITING_PER_ORG_MAX", "writes-waiting-per-org-max";
+        /// Writes of all organisations that may wait on this node; a further one is answered with 429.
+        writes_waiting_max: u64 = "4096", "PEAT_WRITES_WAITING_MAX", "writes-waiting-max";
+        /// Log entries that this node may have yet to apply; with more, writes are answered with 503.
+        apply_lag_entries_max: u64 = "20000", "PEAT_APPLY_LAG_ENTRIES_MAX", "apply-lag-entries-max";
     }
 
     /// What is expected of this node's disk, and how what is on it is watched.

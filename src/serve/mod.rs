@@ -12,6 +12,7 @@ mod http;
 mod initialize;
 mod keyring;
 mod leadership;
+mod metrics;
 mod signals;
 
 use std::time::Duration;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use peat_gateway_cluster::config::Timing;
 use peat_gateway_cluster::{
-    ClusterConfig, MembershipConfig, Node, PeerTls, StartError, StorageLimits,
+    ClusterConfig, MembershipConfig, Node, PeerTls, StartError, StorageLimits, WriteLimits,
 };
 use prometheus::Registry;
 use thiserror::Error;
@@ -125,6 +126,7 @@ where
     let http_shutdown = CancellationToken::new();
     let service = http::service(&config, &handle, &keyring);
     let api_settings = http::settings(&config, &registry);
+    metrics::register(&registry, &handle);
     let mut http = tokio::spawn(api::serve(listener, service, api_settings, http_shutdown.clone()));
     let key_check = initialize::watch_key_check(&handle, &keyring);
     let mesh_settings = mesh_settings(&config, &registry)?;
@@ -250,6 +252,12 @@ fn cluster_config(config: &Config) -> ClusterConfig {
             auto_promote: !cluster.manual_promotion,
             promote_after: Duration::from_millis(cluster.promote_after_ms),
         },
+        writes: WriteLimits {
+            under_way_max: places(cluster.writes_under_way_max),
+            waiting_per_organization_max: places(cluster.writes_waiting_per_org_max),
+            waiting_max: places(cluster.writes_waiting_max),
+            apply_lag_max: cluster.apply_lag_entries_max,
+        },
     }
 }
 
@@ -266,6 +274,10 @@ fn storage_limits(storage: &config::Storage) -> StorageLimits {
         scrub_interval: Duration::from_secs(storage.scrub_interval_s),
         scrub_bytes_per_second: mib(storage.scrub_mib_per_s),
     }
+}
+
+fn places(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn mesh_settings(config: &Config, registry: &Registry) -> Result<mesh::Settings, ServeError> {

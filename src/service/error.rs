@@ -95,7 +95,7 @@ impl Error {
             Kind::Unavailable => Some(1),
             // Nobody frees a disk within a second.
             Kind::NoSpace => Some(10),
-            Kind::TooMany if self.code == "overloaded" => Some(1),
+            Kind::TooMany if self.code.ends_with("overloaded") => Some(1),
             _ => None,
         }
     }
@@ -152,6 +152,16 @@ impl From<ProposeError> for Error {
                     "{error}: it may have happened; ask again with the same Idempotency-Key, or \
                      look before you try again"
                 ),
+            ),
+            ProposeError::Behind { .. } => Self::new(
+                Kind::Unavailable,
+                "behind",
+                format!("{error}; nothing happened, try again"),
+            ),
+            ProposeError::OverShare { .. } => Self::new(
+                Kind::TooMany,
+                "organization_overloaded",
+                format!("{error}; nothing happened, try again with fewer requests at once"),
             ),
             ProposeError::Overloaded => Self::new(
                 Kind::TooMany,

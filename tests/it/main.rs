@@ -19,6 +19,7 @@ mod fire;
 mod house;
 mod membership;
 mod netns;
+mod overload;
 mod secrets;
 mod storage_faults;
 mod support;

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::contact::LeaderContact;
+use super::fairness::{FairPlaces, WriteCounts, organization};
 use super::forward::Forwarder;
 use super::identity::Identity;
 use super::introduce::Introductions;
@@ -35,8 +36,6 @@ use crate::store::{Machine, StorageCounts, Store};
 use crate::transport::admission::Retired;
 use crate::transport::peers::{Peer, Peers};
 
-/// Proposals of this node that may be under way; a further one is refused as overloaded.
-pub(crate) const PROPOSALS_MAX: usize = 4_096;
 /// Leader work that may be under way; it has places of its own, so that clients can't starve it.
 pub(crate) const LEADER_PROPOSALS_MAX: usize = 1_024;
 /// How long a proposal waits for a leader that takes it, if its own time is longer.
@@ -65,7 +64,8 @@ pub(crate) struct Inner {
     pub(super) forwarder: Forwarder,
     pub(super) reads: ReadRounds,
     pub(super) leadership: watch::Receiver<Leadership>,
-    pub(super) proposals: Semaphore,
+    pub(super) writes: FairPlaces,
+    pub(super) apply_lag_max: u64,
     pub(super) leader_proposals: Semaphore,
     /// What is wrong with this node.
     pub(super) health: Arc<Health>,
@@ -127,9 +127,13 @@ impl Inner {
         }
         self.admit(&envelope.command).await?;
         let bytes = encode(envelope)?;
-        let _place = self.proposals.try_acquire().map_err(|_| ProposeError::Overloaded)?;
+        if let Err(behind) = self.check_apply_lag() {
+            self.writes.count_refused_lag();
+            return Err(behind);
+        }
         let deadline = Instant::now() + timeout;
         let give_up_at = Instant::now() + timeout.min(LEADER_WAIT_MAX);
+        let _place = self.writes.enter(organization(&envelope.command), give_up_at).await?;
         let mut changes = self.raft.server_metrics();
         loop {
             changes.borrow_and_update();
@@ -153,6 +157,17 @@ impl Inner {
         }
     }
 
+    /// Refuses writes while this node has too much to apply: they would be the last to be done.
+    fn check_apply_lag(&self) -> Result<(), ProposeError> {
+        let limit = self.apply_lag_max;
+        let lag = self.store.last_log_index().saturating_sub(self.store.applied_index());
+        if lag <= limit { Ok(()) } else { Err(ProposeError::Behind { lag, limit }) }
+    }
+
+    pub(crate) fn write_counts(&self) -> WriteCounts {
+        self.writes.counts()
+    }
+
     /// Tries once at the leader, as it is known now.
     async fn attempt(&self, envelope: Bytes, deadline: Instant) -> Attempt {
         let finder = LeaderFinder { raft: self.raft.clone(), peers: self.peers.clone() };
@@ -173,6 +188,9 @@ impl Inner {
         }
         if let Err(reason) = self.admit_envelope(&envelope) {
             return Attempt::Nothing(reason);
+        }
+        if let Err(behind) = self.check_apply_lag() {
+            return Attempt::Nothing(behind.to_string());
         }
         match self.leader() {
             Some(leader) if leader == self.node_id() => {

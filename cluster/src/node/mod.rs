@@ -13,6 +13,7 @@ pub(crate) mod consistency;
 pub(crate) mod contact;
 mod departure;
 pub(crate) mod early_election;
+pub(crate) mod fairness;
 pub(crate) mod forward;
 mod founding;
 pub(crate) mod identity;
@@ -47,6 +48,7 @@ use crate::config::ClusterConfig;
 use crate::error::StartError;
 use crate::handle::Handle;
 use crate::membership::Departure;
+pub use fairness::WriteCounts;
 use inner::Inner;
 pub use transfer::TransferError;
 

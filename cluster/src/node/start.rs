@@ -16,10 +16,11 @@ use tonic::transport::{Server, ServerTlsConfig};
 use super::bootstrap;
 use super::contact::LeaderContact;
 use super::early_election::{self, LostLeader};
+use super::fairness::FairPlaces;
 use super::forward::Forwarder;
 use super::founding::{self, Founding};
 use super::identity::Identity;
-use super::inner::{Inner, LEADER_PROPOSALS_MAX, LeaderFinder, PROPOSALS_MAX, Raft};
+use super::inner::{Inner, LEADER_PROPOSALS_MAX, LeaderFinder, Raft};
 use super::introduce::Introductions;
 use super::propose::ProposalLane;
 use super::read::ReadRounds;
@@ -112,7 +113,8 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         member,
         timing: config.timing.clone(),
         leadership,
-        proposals: Semaphore::new(PROPOSALS_MAX),
+        writes: FairPlaces::new(config.writes),
+        apply_lag_max: config.writes.apply_lag_max,
         leader_proposals: Semaphore::new(LEADER_PROPOSALS_MAX),
         health: Arc::new(Health::new()),
         checks: Default::default(),

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::disk;
 use super::history::History;
 use super::leader_work;
-use crate::config::{ClusterConfig, StorageLimits, Timing};
+use crate::config::{ClusterConfig, StorageLimits, Timing, WriteLimits};
 use crate::error::StartError;
 use crate::handle::Handle;
 use crate::membership::MembershipConfig;
@@ -76,6 +76,7 @@ impl Host {
                     promote_after: Duration::from_secs(1),
                     ..MembershipConfig::default()
                 },
+                writes: WriteLimits::default(),
             },
             starts: 0,
             running: None,

@@ -184,6 +184,11 @@ impl Store {
         self.inner.changes.subscribe()
     }
 
+    /// What is applied, and shown by new views.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.inner.changes.borrow().applied
+    }
+
     /// The hash of the newest view's state, and the applied index it belongs to.
     pub(crate) fn state_hash(&self) -> (u64, Hash32) {
         let view = self.inner.view();

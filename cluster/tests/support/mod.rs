@@ -9,6 +9,7 @@ use peat_gateway_cluster::config::Timing;
 use peat_gateway_cluster::{
     ClusterConfig, Committed, Consistency, Handle, Leadership, MembershipChanged, MembershipConfig,
     MembershipError, MembershipOrder, Node, NodeStatus, ProposeError, Role, StartError, View,
+    WriteLimits,
 };
 use peat_gateway_state::command::{CreateOrganization, InitializeCluster};
 use peat_gateway_state::ids::OrgId;
@@ -56,6 +57,7 @@ pub(crate) fn config(directory: &Path, address: &str, peers: &[String]) -> Clust
             promote_after: Duration::from_millis(500),
             ..MembershipConfig::default()
         },
+        writes: WriteLimits::default(),
     }
 }
 

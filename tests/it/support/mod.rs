@@ -14,6 +14,7 @@ pub mod ports;
 pub mod previous;
 pub mod random;
 pub mod registers;
+pub mod steady;
 pub mod trace;
 pub mod webhook;
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::change::Standing;
 use super::plan::record_of;
-use crate::config::{ClusterConfig, Timing};
+use crate::config::{ClusterConfig, Timing, WriteLimits};
 use crate::handle::Leadership;
 use crate::membership::MembershipConfig;
 use crate::node::Node;
@@ -53,6 +53,7 @@ impl Three {
                     ..Timing::default()
                 },
                 membership: MembershipConfig::default(),
+                writes: WriteLimits::default(),
             })
             .collect();
         let mut nodes = Vec::new();
