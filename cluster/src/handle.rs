@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use peat_gateway_state::ids::{Epoch, Hash32, NodeId};
 use peat_gateway_state::{Actor, Envelope, Outcome};
@@ -240,6 +240,25 @@ impl Handle {
     /// What clients' writes do on this node now, and how many it refused, for metrics.
     pub fn write_counts(&self) -> WriteCounts {
         self.inner.write_counts()
+    }
+
+    /// Reads the peer certificates again; `false` where there are none, or the same. New connections
+    /// use the new ones, open ones stay.
+    ///
+    /// # Errors
+    /// They can't be used, or the other nodes would refuse them; the ones in use stay.
+    pub async fn reload_peer_certificates(&self) -> Result<bool, String> {
+        self.inner.reload_peer_certificates().await
+    }
+
+    /// When this node's peer certificate expires; `None` where it has none.
+    pub fn peer_certificate_expires(&self) -> Option<SystemTime> {
+        self.inner.peer_certificate_expires()
+    }
+
+    /// Takes another cluster token for what is asked from now on; `false` where it is the same.
+    pub fn replace_cluster_token(&self, token: &str) -> bool {
+        self.inner.replace_cluster_token(token)
     }
 
     /// Watches whether this node may do leader work.

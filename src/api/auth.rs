@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Uri, header};
@@ -34,29 +35,46 @@ pub enum Access {
     Open,
 }
 
-/// Administrators' tokens. Only their hashes are kept.
+/// Administrators' tokens. Only their hashes are kept. Clones share them: a replacement counts for all.
 #[derive(Clone)]
-pub struct Tokens(Vec<[u8; 32]>);
+pub struct Tokens(Arc<RwLock<Vec<[u8; 32]>>>);
 
 impl Tokens {
     /// Takes tokens; an empty one lets nobody in.
     pub fn new<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
-        let kept = tokens.into_iter().filter(|token| !token.is_empty());
-        Self(kept.map(|token| Sha256::digest(token.as_bytes()).into()).collect())
+        Self(Arc::new(RwLock::new(hashes(tokens))))
+    }
+
+    /// Lets these in from now on, and no others; `false` where they are the same.
+    pub fn replace<'a>(&self, tokens: impl IntoIterator<Item = &'a str>) -> bool {
+        let new = hashes(tokens);
+        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = *kept != new;
+        *kept = new;
+        changed
     }
 
     /// Compares with every token, each in constant time.
     fn contain(&self, presented: &str) -> bool {
         let digest: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
-        let found =
-            self.0.iter().fold(Choice::from(0), |found, token| found | token.ct_eq(&digest));
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().fold(Choice::from(0), |found, token| found | token.ct_eq(&digest));
         found.into()
     }
+
+    fn len(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+fn hashes<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Vec<[u8; 32]> {
+    let kept = tokens.into_iter().filter(|token| !token.is_empty());
+    kept.map(|token| Sha256::digest(token.as_bytes()).into()).collect()
 }
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Tokens({} redacted)", self.0.len())
+        write!(formatter, "Tokens({} redacted)", self.len())
     }
 }
 

@@ -1,5 +1,8 @@
 //! What probes and scrapers ask. Public.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -24,10 +27,31 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(openapi))
 }
 
+/// What is wrong with this node and doesn't keep it from serving, by a name each. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Notices(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Notices {
+    /// Notes what is wrong under a name, or that nothing is any more; `false` where that was known.
+    pub fn note(&self, name: &'static str, problem: Option<String>) -> bool {
+        let mut notices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => notices.insert(name, problem.clone()) != Some(problem),
+            None => notices.remove(name).is_some(),
+        }
+    }
+
+    /// Everything that is wrong, a sentence each.
+    fn all(&self) -> Vec<String> {
+        let notices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notices.iter().map(|(name, problem)| format!("{name}: {problem}")).collect()
+    }
+}
+
 /// How a node is.
 #[derive(Serialize, ToSchema)]
 struct HealthView {
-    /// `ok`, or `degraded` while the node waits for something.
+    /// `ok`, or `degraded` while the node waits for something or has a problem.
     status: &'static str,
     /// The version of the gateway.
     version: &'static str,
@@ -37,13 +61,17 @@ struct HealthView {
     /// What is wrong with the node, whether or not it can serve.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     alarms: Vec<AlarmView>,
+    /// What is wrong and doesn't keep it from serving.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
 }
 
 impl HealthView {
     fn of(ready: Result<(), String>, alarms: Vec<Alarm>) -> Self {
         let status = if ready.is_ok() { "ok" } else { "degraded" };
         let alarms = alarms.into_iter().map(AlarmView::from).collect();
-        Self { status, version: env!("CARGO_PKG_VERSION"), reason: ready.err(), alarms }
+        let version = env!("CARGO_PKG_VERSION");
+        Self { status, version, reason: ready.err(), alarms, problems: Vec::new() }
     }
 }
 
@@ -72,7 +100,12 @@ async fn readyz(State(api): State<Api>) -> Result<Json<HealthView>, Failure> {
 /// Says how the node is; always 200, as scripts for earlier gateways expect.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = HealthView)))]
 async fn health(State(api): State<Api>) -> Json<HealthView> {
-    Json(HealthView::of(api.service.ready(), api.service.node_health().alarms))
+    let mut health = HealthView::of(api.service.ready(), api.service.node_health().alarms);
+    health.problems = api.shared.notices.all();
+    if !health.problems.is_empty() {
+        health.status = "degraded";
+    }
+    Json(health)
 }
 
 /// Shows this node's metrics as Prometheus text.

@@ -52,6 +52,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{Access, Tokens};
+pub use health::Notices;
 
 use crate::service::Service;
 use metrics::Metrics;
@@ -78,6 +79,8 @@ pub struct ApiSettings {
     pub access: Access,
     /// Where this API's metrics are registered, and what `/metrics` shows. One per node.
     pub registry: Registry,
+    /// What `/health` says besides.
+    pub notices: Notices,
 }
 
 /// What handlers share. Cheap to clone.
@@ -94,6 +97,7 @@ struct Shared {
     requests: Semaphore,
     streams: Arc<Semaphore>,
     snapshots: Arc<Semaphore>,
+    notices: Notices,
     shutdown: CancellationToken,
     openapi: Bytes,
 }
@@ -151,6 +155,7 @@ fn build(service: Service, settings: ApiSettings, shutdown: CancellationToken) -
         requests: Semaphore::new(REQUESTS_MAX),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+        notices: settings.notices,
         shutdown,
         openapi: openapi::render(&document).into(),
     };

@@ -64,12 +64,17 @@ impl Connection {
                 let text = environment.read_file(&file).map_err(|error| {
                     CallError::Usage(format!("could not read {}: {error}", file.display()))
                 })?;
-                Some(Secret::new(text.trim()))
+                Some(first_token(&text))
             }
-            (None, None) => variables.get("PEAT_ADMIN_TOKEN").map(|token| Secret::new(token)),
+            (None, None) => variables.get("PEAT_ADMIN_TOKEN").map(|token| first_token(token)),
         };
         Ok(Session { client: Client::new(&urls, token)?, format: self.output })
     }
+}
+
+/// The gateway's own file may hold several tokens, one a line; all are good.
+fn first_token(text: &str) -> Secret {
+    Secret::new(text.trim().lines().next().unwrap_or_default().trim())
 }
 
 impl Session {

@@ -7,6 +7,8 @@ use super::{Backup, Cdc, Cluster, Gateway, Keys, Log, Secret, Storage};
 
 /// Fewest bytes of a token: shorter ones could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
+/// Most tokens of administrators; a request is compared with each.
+const ADMIN_TOKENS_MAX: usize = 8;
 /// Most first members; a larger cluster is grown from a smaller one.
 const INITIAL_PEERS_MAX: usize = 9;
 /// Longest election timeout: beyond it a failover would outlast every client's patience.
@@ -28,7 +30,17 @@ pub(super) fn gateway(given: &mut Given, gateway: &Gateway) {
             gateway.bind
         ));
     }
-    token(given, "gateway.admin_token", gateway.admin_token.as_ref());
+    if let Some(tokens) = &gateway.admin_token
+        && let Err(problem) = check_admin_tokens(tokens)
+    {
+        given.problem(format!("gateway.admin_token: {problem}"));
+    }
+    if !(100..=3_600_000).contains(&gateway.reload_check_ms) {
+        given.problem(format!(
+            "gateway.reload_check_ms: {} is not 100 to 3600000",
+            gateway.reload_check_ms
+        ));
+    }
     if let Some(url) = &gateway.http_advertise
         && !url.starts_with("http://")
         && !url.starts_with("https://")
@@ -37,10 +49,30 @@ pub(super) fn gateway(given: &mut Given, gateway: &Gateway) {
     }
 }
 
-fn token(given: &mut Given, key: &str, token: Option<&Secret>) {
-    if token.is_some_and(|token| token.expose().len() < TOKEN_BYTES_MIN) {
-        given.problem(format!("{key}: the secret has fewer than {TOKEN_BYTES_MIN} bytes"));
+/// Checks the administrator's tokens, one a line.
+///
+/// # Errors
+/// What is wrong; the text shows nothing of them.
+pub(crate) fn check_admin_tokens(tokens: &Secret) -> Result<(), String> {
+    if tokens.expose().lines().count() > ADMIN_TOKENS_MAX {
+        return Err(format!("the secret has more than {ADMIN_TOKENS_MAX} lines"));
     }
+    tokens.expose().lines().try_for_each(check_token)
+}
+
+/// Checks the cluster's token.
+///
+/// # Errors
+/// What is wrong; the text shows nothing of it.
+pub(crate) fn check_cluster_token(token: &Secret) -> Result<(), String> {
+    check_token(token.expose())
+}
+
+fn check_token(token: &str) -> Result<(), String> {
+    if token.len() < TOKEN_BYTES_MIN {
+        return Err(format!("the secret has fewer than {TOKEN_BYTES_MIN} bytes"));
+    }
+    Ok(())
 }
 
 pub(super) fn keys(given: &mut Given, keys: &Keys, cluster: Option<&Cluster>) {
@@ -79,7 +111,11 @@ impl Cluster {
 pub(super) fn cluster(given: &mut Given, cluster: &Cluster) {
     founding(given, cluster);
     peers(given, cluster);
-    token(given, "cluster.token", cluster.token.as_ref());
+    if let Some(token) = &cluster.token
+        && let Err(problem) = check_cluster_token(token)
+    {
+        given.problem(format!("cluster.token: {problem}"));
+    }
     certificates(given, cluster);
     if !(4..=16_384).contains(&cluster.writes_under_way_max) {
         given.problem(format!(

@@ -19,11 +19,15 @@ components! {
         /// URL at which clients and the other nodes' `GET /cluster` find this node's HTTP API. Without
         /// it: `http://` and `bind`, with the host's name in the place of a wildcard address.
         http_advertise: Option<String> = "", "PEAT_HTTP_ADVERTISE", "http-advertise";
-        /// Bearer token of the administrator: at least 16 bytes. Without it only loopback is served.
+        /// Bearer token of the administrator: at least 16 bytes. Without it only loopback is served. Several, one a
+        /// line, are all let in, so that a token can be replaced without a gap.
         admin_token: Option<Secret> = "", "PEAT_ADMIN_TOKEN", "admin-token";
         /// Serves everybody who can reach the bind address, without any token. For closed test
         /// networks only.
         insecure_open: bool = "false", "PEAT_INSECURE_OPEN", "insecure-open";
+        /// Milliseconds between looks at the files of certificates and tokens, 100 to 3600000. What changed is used without
+        /// a restart; SIGHUP looks at once. The sealing key is read at the start only.
+        reload_check_ms: u64 = "2000", "PEAT_RELOAD_CHECK_MS", "reload-check-ms";
     }
 
     /// Keys that seal secrets before they are stored.

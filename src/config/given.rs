@@ -48,6 +48,14 @@ impl<'a> Given<'a> {
         self.values.contains_key(key)
     }
 
+    /// The file that holds a secret, where it is given by one.
+    pub(super) fn file(&self, key: &str) -> Option<PathBuf> {
+        match self.values.get(key) {
+            Some((Written::File(path), _)) => Some(path.clone()),
+            _ => None,
+        }
+    }
+
     /// Reads a key's value; `None` after a problem was noted.
     pub(super) fn value<T: Value>(&mut self, key: &'static str, default: &str) -> Option<T> {
         let Some((written, origin)) = self.values.get(key) else {

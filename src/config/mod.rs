@@ -25,6 +25,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
+pub(crate) use check::{check_admin_tokens, check_cluster_token};
 pub use components::{Backup, Cdc, Cluster, Gateway, Keys, Log, Mesh, SECTIONS, Storage};
 pub use environment::{Environment, Process};
 pub use flags::Flags;
@@ -52,6 +53,17 @@ pub struct Config {
     pub backup: Backup,
     /// Logging.
     pub log: Log,
+    /// Files of secrets that are taken up again when they change.
+    pub secret_files: SecretFiles,
+}
+
+/// Files of secrets, where they were given by one.
+#[derive(Clone, Debug, Default)]
+pub struct SecretFiles {
+    /// Of the administrator's tokens.
+    pub admin_token: Option<PathBuf>,
+    /// Of the cluster's token.
+    pub cluster_token: Option<PathBuf>,
 }
 
 /// Everything that is wrong with a configuration, one sentence each.
@@ -124,6 +136,10 @@ impl Config {
         if let Some(log) = &log {
             check::log(&mut given, log);
         }
+        let secret_files = SecretFiles {
+            admin_token: given.file("gateway.admin_token"),
+            cluster_token: given.file("cluster.token"),
+        };
         let problems = given.into_problems();
         match (gateway, keys, cluster, storage, mesh, cdc, backup, log) {
             (
@@ -136,7 +152,8 @@ impl Config {
                 Some(backup),
                 Some(log),
             ) if problems.is_empty() => {
-                let mut config = Self { gateway, keys, cluster, storage, mesh, cdc, backup, log };
+                let mut config =
+                    Self { gateway, keys, cluster, storage, mesh, cdc, backup, log, secret_files };
                 config.fill_in(&environment.host_name());
                 Ok(config)
             }

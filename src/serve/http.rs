@@ -3,7 +3,7 @@
 use peat_gateway_cluster::Handle;
 use prometheus::Registry;
 
-use crate::api::{Access, ApiSettings, Tokens};
+use crate::api::{Access, ApiSettings, Notices, Tokens};
 use crate::config::Config;
 use crate::keys::Keyring;
 use crate::service::{Service, Settings};
@@ -17,9 +17,9 @@ pub(super) fn service(config: &Config, handle: &Handle, keyring: &Keyring) -> Se
 /// What the API is told. `registry` is where all of this node's metrics are.
 pub(super) fn settings(config: &Config, registry: &Registry) -> ApiSettings {
     let access = match &config.gateway.admin_token {
-        Some(token) => Access::Tokens(Tokens::new([token.expose()])),
+        Some(token) => Access::Tokens(Tokens::new(token.expose().lines())),
         None if config.gateway.insecure_open => Access::Open,
         None => Access::Loopback,
     };
-    ApiSettings { access, registry: registry.clone() }
+    ApiSettings { access, registry: registry.clone(), notices: Notices::default() }
 }

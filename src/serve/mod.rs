@@ -13,6 +13,7 @@ mod initialize;
 mod keyring;
 mod leadership;
 mod metrics;
+mod reload;
 mod signals;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ use prometheus::Registry;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use crate::api;
@@ -36,6 +38,7 @@ use crate::keys::{KekFileError, KeyError};
 use crate::leader::LeaderWork;
 use crate::mesh;
 use leadership::{Leadership, LeadershipError};
+use reload::Reload;
 pub use signals::shutdown_on_signals;
 
 /// How long the HTTP server may take to end after a signal: its own drain time, and a little more. Then
@@ -127,6 +130,9 @@ where
     let service = http::service(&config, &handle, &keyring);
     let api_settings = http::settings(&config, &registry);
     metrics::register(&registry, &handle);
+    let reload = Reload::new(&config, &handle, &api_settings);
+    let reload = reload.run(Duration::from_millis(config.gateway.reload_check_ms));
+    let _reload = AbortOnDropHandle::new(tokio::spawn(reload));
     let mut http = tokio::spawn(api::serve(listener, service, api_settings, http_shutdown.clone()));
     let key_check = initialize::watch_key_check(&handle, &keyring);
     let mesh_settings = mesh_settings(&config, &registry)?;

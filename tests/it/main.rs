@@ -20,6 +20,7 @@ mod house;
 mod membership;
 mod netns;
 mod overload;
+mod rotation;
 mod secrets;
 mod storage_faults;
 mod support;

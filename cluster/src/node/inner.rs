@@ -35,6 +35,8 @@ use crate::simulation::{Bug, planted};
 use crate::store::{Machine, StorageCounts, Store};
 use crate::transport::admission::Retired;
 use crate::transport::peers::{Peer, Peers};
+use crate::transport::tls::PeerCertificates;
+use crate::transport::token::TokenKey;
 
 /// Leader work that may be under way; it has places of its own, so that clients can't starve it.
 pub(crate) const LEADER_PROPOSALS_MAX: usize = 1_024;
@@ -71,6 +73,8 @@ pub(crate) struct Inner {
     pub(super) health: Arc<Health>,
     /// What watching the data has found.
     pub(super) checks: Checks,
+    pub(super) certificates: Option<Arc<PeerCertificates>>,
+    pub(super) token: TokenKey,
     /// What this node had committed before it started is applied again.
     pub(super) recovered: AtomicBool,
     /// When this node's build began to run, and the newest cluster version that it has seen.

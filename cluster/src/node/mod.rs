@@ -25,6 +25,7 @@ pub(crate) mod membership;
 pub(crate) mod propose;
 pub(crate) mod raise;
 pub(crate) mod read;
+mod renewal;
 mod scrub;
 pub(crate) mod service;
 mod space;

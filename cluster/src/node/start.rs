@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 use super::bootstrap;
 use super::contact::LeaderContact;
@@ -36,10 +36,12 @@ use crate::store::Store;
 use crate::transport::MESSAGE_BYTES_MAX;
 use crate::transport::admission::Admission;
 use crate::transport::cluster_service::ClusterService;
-use crate::transport::listener::{self, TcpListener, TlsConfigs};
+use crate::transport::connection::TcpListener;
+use crate::transport::listener;
 use crate::transport::network::Network;
 use crate::transport::peers::Peers;
 use crate::transport::raft_service::RaftService;
+use crate::transport::tls::PeerCertificates;
 use crate::transport::token::TokenKey;
 
 /// What a node says that waits for an operator.
@@ -82,21 +84,21 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         learner_only: config.membership.learner_only,
     };
     name_restored_member(&store, &member).await?;
-    let (tls_server, tls_client) = match &config.peer_tls {
+    let certificates = match &config.peer_tls {
         Some(files) => {
-            let TlsConfigs { server, client } = listener::load_tls(files)?;
-            (Some(server), Some(client))
+            let loaded = PeerCertificates::load(files, &config.peer_address);
+            Some(Arc::new(loaded.map_err(StartError::Tls)?))
         }
-        None => (None, None),
+        None => None,
     };
     let listener = match &config.peer_bind {
-        Some(address) => Some(listener::bind(address, tls_server.is_some()).await?),
+        Some(address) => Some(listener::bind(address, certificates.is_some()).await?),
         None => None,
     };
 
     let known = store.identity();
     let identity = Arc::new(Identity::new(known.node_id, known.cluster_id));
-    let peers = Arc::new(Peers::new(identity.clone(), tls_client));
+    let peers = Arc::new(Peers::new(identity.clone(), certificates.clone()));
     let network = Network::new(peers.clone());
     let raft = Raft::build(known.node_id, raft_config, network, store.log(), store.machine())
         .await
@@ -118,6 +120,8 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         leader_proposals: Semaphore::new(LEADER_PROPOSALS_MAX),
         health: Arc::new(Health::new()),
         checks: Default::default(),
+        certificates,
+        token: token.clone(),
         recovered: AtomicBool::new(false),
         known_version: KnownVersion::new(),
         bootstrap: Mutex::new(None),
@@ -135,12 +139,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         peers,
     });
     let (lost_leader, lost_leaders) = LostLeader::channel();
-    let listener = match listener {
-        Some(listener) => {
-            Some(serve(&inner, &token, lost_leader, listener, tls_server, &shutdown)?)
-        }
-        None => None,
-    };
+    let listener = listener.map(|listener| serve(&inner, lost_leader, listener, &shutdown));
     inner.raft.run();
     // From here on a failure drops the node, which ends what was started.
     let (failure, bootstrap_failure) = watch::channel(None);
@@ -220,12 +219,10 @@ fn raft_config(timing: &Timing) -> Result<Arc<Config>, StartError> {
 
 fn serve(
     inner: &Arc<Inner>,
-    token: &TokenKey,
     lost_leader: LostLeader,
     listener: TcpListener,
-    tls: Option<ServerTlsConfig>,
     shutdown: &CancellationToken,
-) -> Result<JoinHandle<()>, StartError> {
+) -> JoinHandle<()> {
     let admission =
         Admission::new(inner.identity.clone(), inner.retired.clone(), inner.health.clone());
     let raft = RaftServer::new(RaftService {
@@ -240,7 +237,7 @@ fn serve(
     let cluster = ClusterServer::new(ClusterService {
         inner: inner.clone(),
         admission: admission.clone(),
-        token: token.clone(),
+        token: inner.token.clone(),
     });
     let cluster = cluster
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -250,17 +247,14 @@ fn serve(
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE));
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|error| StartError::Tls(describe(&error)))?;
-    }
     let router = server.add_service(InterceptedService::new(raft, admission)).add_service(cluster);
-    let connections = listener::connections(listener, shutdown.clone());
+    let connections = listener::connections(listener, inner.certificates.clone(), shutdown.clone());
     let stopped = shutdown.clone().cancelled_owned();
-    Ok(tokio::spawn(async move {
+    tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(connections, stopped).await {
             tracing::error!(error = %describe(&error), "the peer listener ended");
         }
-    }))
+    })
 }
 
 /// An error with its causes, on one line.

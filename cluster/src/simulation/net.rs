@@ -1,16 +1,12 @@
 //! Sockets as the crate's unit tests see them: of the simulated network in a simulation, else the
 //! operating system's.
 
-use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::codegen::Service;
-use tonic::transport::Uri;
 use turmoil::net::{TcpListener as SimulatedListener, TcpStream as SimulatedStream};
 
 /// A connection.
@@ -32,6 +28,13 @@ impl TcpListener {
         }
         let port = addresses.first().map_or(0, SocketAddr::port);
         SimulatedListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map(Self::Simulated)
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Real(listener) => listener.local_addr(),
+            Self::Simulated(listener) => listener.local_addr(),
+        }
     }
 
     pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
@@ -58,30 +61,15 @@ pub(crate) async fn lookup_host(address: &str) -> io::Result<std::vec::IntoIter<
     Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))].into_iter())
 }
 
-/// Connects channels over the simulated network.
-#[derive(Clone)]
-pub(crate) struct Connector;
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<SimulatedStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, to: Uri) -> Self::Future {
-        Box::pin(async move {
-            let (Some(host), Some(port)) = (to.host(), to.port_u16()) else {
-                return Err(io::Error::other(format!("{to} has no host or no port")));
-            };
-            SimulatedStream::connect((host, port)).await.map(TokioIo::new)
-        })
-    }
-}
-
 impl TcpStream {
+    pub(crate) async fn connect(address: &str) -> io::Result<Self> {
+        if super::active() {
+            SimulatedStream::connect(address).await.map(Self::Simulated)
+        } else {
+            tokio::net::TcpStream::connect(address).await.map(Self::Real)
+        }
+    }
+
     pub(crate) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match self {
             Self::Real(stream) => stream.set_nodelay(nodelay),

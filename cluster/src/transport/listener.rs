@@ -3,63 +3,26 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-#[cfg(not(test))]
-pub(crate) use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
-use crate::config::PeerTls;
+use super::connection::{PeerStream, TcpListener, lookup_host};
+use super::tls::PeerCertificates;
 use crate::error::StartError;
-#[cfg(test)]
-pub(crate) use crate::simulation::net::{TcpListener, TcpStream, lookup_host};
 
-/// How long a peer may take for its TLS handshake; then the connection is closed.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Handshakes at once; further connections wait in the system's queue.
+const HANDSHAKES_MAX: usize = 1_024;
 /// Pause after a failed accept, such as for want of file descriptors, so that it doesn't spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Both sides' TLS: a node presents one certificate as a server and as a client.
-pub(crate) struct TlsConfigs {
-    pub(crate) server: ServerTlsConfig,
-    pub(crate) client: ClientTlsConfig,
-}
-
-/// Reads the certificates. Every peer must present one that the authority signed.
-///
-/// # Errors
-/// Names the file that can't be used.
-pub(crate) fn load_tls(files: &PeerTls) -> Result<TlsConfigs, StartError> {
-    // Another library may have enabled a second provider; rustls then wants to be told.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let read = |path: &Path| {
-        let bytes = std::fs::read(path)
-            .map_err(|error| StartError::Tls(format!("{}: {error}", path.display())))?;
-        if bytes.windows(5).any(|part| part == b"-----") {
-            return Ok(bytes);
-        }
-        Err(StartError::Tls(format!("{}: this is no PEM file", path.display())))
-    };
-    let authority = Certificate::from_pem(read(&files.ca)?);
-    let identity = Identity::from_pem(read(&files.cert)?, read(&files.key)?);
-    Ok(TlsConfigs {
-        server: ServerTlsConfig::new()
-            .identity(identity.clone())
-            .client_ca_root(authority.clone())
-            .timeout(HANDSHAKE_TIMEOUT),
-        client: ClientTlsConfig::new()
-            .identity(identity)
-            .ca_certificate(authority)
-            .timeout(HANDSHAKE_TIMEOUT),
-    })
-}
 
 /// Binds the peer listener. Without TLS it binds to loopback only.
 ///
@@ -77,35 +40,65 @@ pub(crate) async fn bind(address: &str, tls: bool) -> Result<TcpListener, StartE
     TcpListener::bind(found.as_slice()).await.map_err(failed)
 }
 
-/// Connections as they come, until `cut` is cancelled.
+/// Connections as they come, handshakes done, until `cut` is cancelled.
 pub(crate) fn connections(
     listener: TcpListener,
+    certificates: Option<Arc<PeerCertificates>>,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<PeerConnection>> {
-    futures_util::stream::unfold((listener, cut), |(listener, cut)| async move {
-        loop {
-            let accepted = tokio::select! {
-                () = cut.cancelled() => return None,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
-                Ok(stream) => {
-                    let connection =
-                        PeerConnection { stream, cut: Box::pin(cut.clone().cancelled_owned()) };
-                    return Some((Ok(connection), (listener, cut)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept a peer's connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+    let (made, waiting) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        tokio::select! {
+            () = cut.cancelled() => {}
+            () = accept(listener, certificates, places, made, &cut) => {}
         }
-    })
+    });
+    ReceiverStream::new(waiting).map(Ok)
+}
+
+/// Accepts until nobody takes connections any more. A handshake never holds up another one.
+async fn accept(
+    listener: TcpListener,
+    certificates: Option<Arc<PeerCertificates>>,
+    places: Arc<Semaphore>,
+    made: mpsc::Sender<PeerConnection>,
+    cut: &CancellationToken,
+) {
+    while !made.is_closed() {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let accepted = listener.accept().await;
+        let accepted = accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream));
+        let stream = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a peer's connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (certificates, made, cut) = (certificates.clone(), made.clone(), cut.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let stream = match certificates {
+                None => PeerStream::Plain(stream),
+                Some(certificates) => match certificates.accept(stream).await {
+                    Ok(stream) => PeerStream::Tls(Box::new(stream.into())),
+                    Err(error) => {
+                        tracing::debug!(%error, "a peer's TLS handshake failed");
+                        return;
+                    }
+                },
+            };
+            let connection = PeerConnection { stream, cut: Box::pin(cut.cancelled_owned()) };
+            made.send(connection).await.ok();
+        });
+    }
 }
 
 /// A connection that ends when the node does, whatever the other side and open streams think.
 pub(crate) struct PeerConnection {
-    stream: TcpStream,
+    stream: PeerStream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 

@@ -14,11 +14,13 @@
 
 pub(crate) mod admission;
 pub(crate) mod cluster_service;
+pub(crate) mod connection;
 pub(crate) mod listener;
 pub(crate) mod network;
 pub(crate) mod peers;
 pub(crate) mod raft_service;
 pub(crate) mod snapshot;
+pub(crate) mod tls;
 pub(crate) mod token;
 
 /// Most bytes of one gRPC message; a larger one is refused by the receiver.

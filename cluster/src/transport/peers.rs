@@ -1,14 +1,18 @@
 //! Channels to the other nodes: made once, connected when first used, reconnected for ever.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use peat_gateway_proto::cluster::cluster_client::ClusterClient;
 use peat_gateway_proto::cluster::raft_client::RaftClient;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
+use super::connection::{PeerStream, TcpStream};
+use super::tls::PeerCertificates;
 use super::{MESSAGE_BYTES_MAX, admission};
 use crate::node::identity::Identity;
 
@@ -39,13 +43,16 @@ const LANES: usize = 4;
 /// All nodes that this one has spoken to.
 pub(crate) struct Peers {
     identity: Arc<Identity>,
-    tls: Option<ClientTlsConfig>,
+    certificates: Option<Arc<PeerCertificates>>,
     known: Mutex<BTreeMap<u64, Arc<Peer>>>,
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Arc<Identity>, tls: Option<ClientTlsConfig>) -> Self {
-        Self { identity, tls, known: Mutex::new(BTreeMap::new()) }
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        certificates: Option<Arc<PeerCertificates>>,
+    ) -> Self {
+        Self { identity, certificates, known: Mutex::new(BTreeMap::new()) }
     }
 
     /// The channels to a node; new ones where its address has changed.
@@ -56,7 +63,7 @@ impl Peers {
             _ => {
                 let peer = Arc::new(Peer {
                     identity: self.identity.clone(),
-                    tls: self.tls.clone(),
+                    certificates: self.certificates.clone(),
                     node_id,
                     address: address.to_owned(),
                     channels: Default::default(),
@@ -83,14 +90,14 @@ impl Peers {
     /// # Errors
     /// The address is no address.
     pub(crate) fn stranger(&self, address: &str) -> Result<ClusterClient<Channel>, String> {
-        channel(address, self.tls.clone()).map(cluster_client)
+        channel(address, self.certificates.clone()).map(cluster_client)
     }
 }
 
 /// The channels to one node.
 pub(crate) struct Peer {
     identity: Arc<Identity>,
-    tls: Option<ClientTlsConfig>,
+    certificates: Option<Arc<PeerCertificates>>,
     node_id: u64,
     address: String,
     channels: [OnceLock<Channel>; LANES],
@@ -152,7 +159,8 @@ impl Peer {
         if let Some(open) = place.get() {
             return Ok(open.clone());
         }
-        let new = channel(&self.address, self.tls.clone()).map_err(Status::invalid_argument)?;
+        let new =
+            channel(&self.address, self.certificates.clone()).map_err(Status::invalid_argument)?;
         Ok(place.get_or_init(|| new).clone())
     }
 }
@@ -163,27 +171,38 @@ fn cluster_client(channel: Channel) -> ClusterClient<Channel> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// A channel that resolves its address again at each connect, so that a node may move.
-fn channel(address: &str, tls: Option<ClientTlsConfig>) -> Result<Channel, String> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        format!("could not use the peer address '{address}': {error}; it must be host:port")
-    };
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
-        .map_err(|error| wrong(&error))?
-        .connect_timeout(CONNECT_TIMEOUT)
+/// A channel that resolves its address again at each connect, so that a node may move, and uses the
+/// certificates that are current then.
+fn channel(address: &str, certificates: Option<Arc<PeerCertificates>>) -> Result<Channel, String> {
+    // TLS, where there is any, is spoken below the channel, which therefore knows of none.
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| {
+            format!("could not use the peer address '{address}': {error}; it must be host:port")
+        })?
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .tcp_nodelay(true);
-    if let Some(tls) = tls {
-        endpoint = endpoint.tls_config(tls).map_err(|error| wrong(&error))?;
-    }
-    #[cfg(test)]
-    if crate::simulation::active() {
-        return Ok(endpoint.connect_with_connector_lazy(crate::simulation::net::Connector));
-    }
-    Ok(endpoint.connect_lazy())
+        .initial_connection_window_size(WINDOW_BYTES);
+    let address: Arc<str> = address.into();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (address, certificates) = (address.clone(), certificates.clone());
+        async move { connect(&address, certificates).await.map(TokioIo::new) }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+async fn connect(
+    address: &str,
+    certificates: Option<Arc<PeerCertificates>>,
+) -> io::Result<PeerStream> {
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+    let stream = connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    stream.set_nodelay(true)?;
+    Ok(match certificates {
+        None => PeerStream::Plain(stream),
+        Some(certificates) => {
+            PeerStream::Tls(Box::new(certificates.connect(address, stream).await?.into()))
+        }
+    })
 }

@@ -1,18 +1,27 @@
 //! Proofs that both sides of a bootstrap know the cluster token, without sending it.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use blake3::Hash;
 
 /// Binds the derived key to this use; never changes.
 const KEY_CONTEXT: &str = "peat-gateway 2026-11 cluster token";
 
-/// A key derived from the cluster token.
+/// A key derived from the cluster token. Clones share it: a replacement counts for all of them.
 #[derive(Clone)]
-pub(crate) struct TokenKey([u8; 32]);
+pub(crate) struct TokenKey(Arc<RwLock<[u8; 32]>>);
 
 impl TokenKey {
     /// Derives the key; all tokens are good, the empty one too, if all nodes have the same.
     pub(crate) fn new(token: &str) -> Self {
-        Self(blake3::derive_key(KEY_CONTEXT, token.as_bytes()))
+        Self(Arc::new(RwLock::new(derive(token))))
+    }
+
+    /// Takes another token from now on; `false` where it is the same.
+    pub(crate) fn replace(&self, token: &str) -> bool {
+        let new = derive(token);
+        let mut key = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *key, new) != new
     }
 
     /// Proves a question: "who are you?".
@@ -36,7 +45,8 @@ impl TokenKey {
     }
 
     fn proof(&self, what: &[u8], parts: &[&[u8]]) -> Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        let key = *self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
         for part in std::iter::once(&what).chain(parts) {
             // The length keeps one part from borrowing bytes of the next.
             hasher.update(&(part.len() as u64).to_be_bytes());
@@ -44,6 +54,10 @@ impl TokenKey {
         }
         hasher.finalize()
     }
+}
+
+fn derive(token: &str) -> [u8; 32] {
+    blake3::derive_key(KEY_CONTEXT, token.as_bytes())
 }
 
 /// Compares a proof that came over the wire, in constant time.
@@ -62,6 +76,17 @@ mod tests {
         assert!(proves(&TokenKey::new("secret").identify(b"challenge"), proof.as_bytes()));
         assert!(!proves(&theirs.identify(b"challenge"), proof.as_bytes()));
         assert!(!proves(&proof, b""));
+    }
+
+    #[test]
+    fn replaced_token_counts_for_every_clone_and_the_old_one_no_more() {
+        let key = TokenKey::new("old");
+        let held = key.clone();
+        assert!(key.replace("new"));
+        assert!(!key.replace("new"));
+        let proof = held.identify(b"challenge");
+        assert!(proves(&TokenKey::new("new").identify(b"challenge"), proof.as_bytes()));
+        assert!(!proves(&TokenKey::new("old").identify(b"challenge"), proof.as_bytes()));
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn service() -> (Service, Arc<Memory>) {
 }
 
 fn settings(access: Access) -> ApiSettings {
-    ApiSettings { access, registry: Registry::new() }
+    ApiSettings { access, registry: Registry::new(), notices: Notices::default() }
 }
 
 impl Gateway {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustix::process::{Pid, Signal};
 
 use super::api::Api;
+use super::certificates::{self, Authority};
 use super::net::Network;
 use super::{ports, wait_for};
 
@@ -28,7 +28,7 @@ pub struct Cluster {
     pub sinks: PathBuf,
     /// Where logs, certificates and, unless told otherwise, data directories are. Goes with it, and last:
     /// nodes of a failed test show their logs when they go.
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 /// One gateway node.
@@ -96,7 +96,9 @@ impl Cluster {
             })
             .collect();
         let hosts: Vec<_> = numbered.iter().map(|(_, place, ..)| place.host.clone()).collect();
-        write_certificates(root.path(), &hosts);
+        let authority = Authority::new("test cluster");
+        certificates::write(root.path(), certificates::CA, &authority.pem);
+        authority.sign_for(&hosts, 2100).write(root.path());
         let peers: Vec<_> = numbered
             .iter()
             .map(|(_, place, _, peer, _)| format!("{}:{peer}", place.host))
@@ -140,7 +142,7 @@ impl Cluster {
                 }
             })
             .collect();
-        Self { _root: root, nodes, sinks }
+        Self { root, nodes, sinks }
     }
 
     /// Prepares, starts and waits until a leader does its work.
@@ -149,6 +151,11 @@ impl Cluster {
         cluster.start_all();
         cluster.wait_ready().await;
         cluster
+    }
+
+    /// Where the certificates are, and logs.
+    pub fn directory(&self) -> &Path {
+        self.root.path()
     }
 
     /// Sets an environment variable of all nodes, for their next start.
@@ -311,6 +318,11 @@ impl NodeProcess {
         self.signal(Signal::CONT);
     }
 
+    /// SIGHUP: look at the files of certificates and tokens.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// SIGTERM, and waits for its end.
     pub fn stop(&mut self) -> Option<ExitStatus> {
         self.signal(Signal::TERM);
@@ -375,25 +387,4 @@ fn command_through(through: &[String], binary: &Path) -> Command {
         command.env_remove(name);
     }
     command
-}
-
-/// Writes a certificate authority and one certificate for all nodes.
-fn write_certificates(directory: &Path, hosts: &[String]) {
-    let ca_key = KeyPair::generate().expect("a key");
-    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_cert = ca.self_signed(&ca_key).expect("a certificate");
-    let issuer = Issuer::from_params(&ca, &ca_key);
-    let mut names = vec!["localhost".to_owned()];
-    names.extend_from_slice(hosts);
-    names.dedup();
-    let key = KeyPair::generate().expect("a key");
-    let node = CertificateParams::new(names).expect("parameters");
-    let cert = node.signed_by(&key, &issuer).expect("a certificate");
-    let write = |name: &str, text: String| {
-        std::fs::write(directory.join(name), text).expect("the certificate files");
-    };
-    write("ca.pem", ca_cert.pem());
-    write("node.pem", cert.pem());
-    write("node.key", key.serialize_pem());
 }

@@ -1,6 +1,7 @@
 //! What scenarios share: processes, ports, clients, receivers, waiting.
 
 pub mod api;
+pub mod certificates;
 pub mod cli;
 pub mod cluster;
 pub mod deliveries;
