@@ -88,19 +88,26 @@ async fn livez(State(api): State<Api>) -> Result<Json<HealthView>, Failure> {
 /// Says whether this node can serve; 503 while it can't. Route requests elsewhere then.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses((status = 200, body = HealthView)))]
 async fn readyz(State(api): State<Api>) -> Result<Json<HealthView>, Failure> {
-    if api.shared.shutdown.is_cancelled() {
-        return Err(Failure(Error::new(Kind::Unavailable, "not_ready", "the node is draining")));
-    }
-    match api.service.ready() {
+    match api.ready() {
         Ok(()) => Ok(Json(HealthView::of(Ok(()), api.service.node_health().alarms))),
         Err(reason) => Err(Failure(Error::new(Kind::Unavailable, "not_ready", reason))),
+    }
+}
+
+impl Api {
+    /// Whether requests should be sent here; else what the node waits for.
+    fn ready(&self) -> Result<(), String> {
+        if self.shared.draining.is_cancelled() || self.shared.shutdown.is_cancelled() {
+            return Err("the node is draining".to_owned());
+        }
+        self.service.ready()
     }
 }
 
 /// Says how the node is; always 200, as scripts for earlier gateways expect.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = HealthView)))]
 async fn health(State(api): State<Api>) -> Json<HealthView> {
-    let mut health = HealthView::of(api.service.ready(), api.service.node_health().alarms);
+    let mut health = HealthView::of(api.ready(), api.service.node_health().alarms);
     health.problems = api.shared.notices.all();
     if !health.problems.is_empty() {
         health.status = "degraded";
@@ -117,7 +124,7 @@ async fn health(State(api): State<Api>) -> Json<HealthView> {
 )]
 async fn metrics(State(api): State<Api>) -> Result<Response, Failure> {
     let node = api.service.local_status();
-    let ready = api.service.ready().is_ok();
+    let ready = api.ready().is_ok();
     let version = api.service.cluster_version();
     let health = api.service.node_health();
     let rendered = api.shared.metrics.render(&node, &health, version, ready);

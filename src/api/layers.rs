@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -50,10 +50,12 @@ pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Measures, counts refusals, and says which index the answer reflects.
+/// Measures, counts refusals, says which index the answer reflects, and asks connections of a draining
+/// node to close.
 pub(super) async fn finish(State(api): State<Api>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
+    let version = request.version();
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let route = route.unwrap_or("unknown").to_owned();
     let source = request.extensions().get::<Source>().cloned().unwrap_or_default();
@@ -69,6 +71,10 @@ pub(super) async fn finish(State(api): State<Api>, request: Request, next: Next)
     if !response.headers().contains_key(INDEX) {
         // Nothing newer was read for this answer than what is applied here by now.
         response.headers_mut().insert(INDEX, api.service.applied_index().into());
+    }
+    // HTTP/2 has no such header; its connections get a GOAWAY when the server drains.
+    if version <= Version::HTTP_11 && api.shared.draining.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     api.shared.metrics.observe(&route, &method, status, began.elapsed());
     response

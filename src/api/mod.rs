@@ -79,6 +79,9 @@ pub struct ApiSettings {
     pub access: Access,
     /// Where this API's metrics are registered, and what `/metrics` shows. One per node.
     pub registry: Registry,
+    /// Cancelled when a planned stop begins: `/readyz` answers 503 and connections are asked to close,
+    /// while everything is served on.
+    pub draining: CancellationToken,
     /// What `/health` says besides.
     pub notices: Notices,
 }
@@ -97,7 +100,10 @@ struct Shared {
     requests: Semaphore,
     streams: Arc<Semaphore>,
     snapshots: Arc<Semaphore>,
+    /// A planned stop has begun; requests are served on.
+    draining: CancellationToken,
     notices: Notices,
+    /// No more connections, and live streams end.
     shutdown: CancellationToken,
     openapi: Bytes,
 }
@@ -155,6 +161,7 @@ fn build(service: Service, settings: ApiSettings, shutdown: CancellationToken) -
         requests: Semaphore::new(REQUESTS_MAX),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+        draining: settings.draining,
         notices: settings.notices,
         shutdown,
         openapi: openapi::render(&document).into(),

@@ -19,6 +19,8 @@ const DISK_STALL_MS_MIN: u64 = 100;
 const DISK_FREE_PERCENT_MAX: u64 = 50;
 /// Smallest bound of the log: a few entries of the largest size, and room to purge in steps.
 const LOG_MIB_MIN: u64 = 8;
+/// Longest lead time of a planned stop: whoever ends the process by force waits no longer.
+const DRAIN_LEAD_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn gateway(given: &mut Given, gateway: &Gateway) {
     let open = !gateway.bind.ip().is_loopback() && gateway.admin_token.is_none();
@@ -39,6 +41,13 @@ pub(super) fn gateway(given: &mut Given, gateway: &Gateway) {
         given.problem(format!(
             "gateway.reload_check_ms: {} is not 100 to 3600000",
             gateway.reload_check_ms
+        ));
+    }
+    if Duration::from_millis(gateway.drain_lead_ms) > DRAIN_LEAD_MAX {
+        given.problem(format!(
+            "gateway.drain_lead_ms: {} is above {}",
+            gateway.drain_lead_ms,
+            DRAIN_LEAD_MAX.as_millis()
         ));
     }
     if let Some(url) = &gateway.http_advertise

@@ -25,6 +25,10 @@ components! {
         /// Serves everybody who can reach the bind address, without any token. For closed test
         /// networks only.
         insecure_open: bool = "false", "PEAT_INSECURE_OPEN", "insecure-open";
+        /// Milliseconds of a planned stop during which `/readyz` says 503 and requests are still served, so that
+        /// proxies send them elsewhere before this node hands on leadership and drains; at most 60000. Longer than
+        /// a proxy takes to see it: probe interval times failures. A node without peers doesn't wait.
+        drain_lead_ms: u64 = "3000", "PEAT_DRAIN_LEAD_MS", "drain-lead-ms";
         /// Milliseconds between looks at the files of certificates and tokens, 100 to 3600000. What changed is used without
         /// a restart; SIGHUP looks at once. The sealing key is read at the start only.
         reload_check_ms: u64 = "2000", "PEAT_RELOAD_CHECK_MS", "reload-check-ms";

@@ -281,6 +281,8 @@ fn gateway_node(
         ("PEAT_MESH_BIND", "127.0.0.1:0".into()),
         ("PEAT_FILE_SINK_DIR", sink.into()),
         ("PEAT_WEBHOOK_ALLOW_PRIVATE", "true".into()),
+        // Nothing here follows /readyz.
+        ("PEAT_DRAIN_LEAD_MS", "0".into()),
     ];
     Process::new(format!("node-{node}"), vec!["serve".into()], environment, home)
 }

@@ -4,7 +4,7 @@
 //!   start:  HTTP port ─► Node::start ─► keyring ─┬─► HTTP API
 //!                                                ├─► key check   (as soon as this node has the settings)
 //!                                                └─► leadership  (observer and delivery while it leads)
-//!   end:    signal ─► leader work ─► HTTP drained ─► Node::stop
+//!   end:    signal ─► stop: announced ─► leader work ─► leadership ─► HTTP drained ─► Node::stop
 //!           node failed · wrong key · leader work stuck ─► the process ends with a code of its own
 //! ```
 
@@ -15,6 +15,7 @@ mod leadership;
 mod metrics;
 mod reload;
 mod signals;
+mod stop;
 
 use std::time::Duration;
 
@@ -25,7 +26,6 @@ use peat_gateway_cluster::{
 };
 use prometheus::Registry;
 use thiserror::Error;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
@@ -40,10 +40,6 @@ use crate::mesh;
 use leadership::{Leadership, LeadershipError};
 use reload::Reload;
 pub use signals::shutdown_on_signals;
-
-/// How long the HTTP server may take to end after a signal: its own drain time, and a little more. Then
-/// it is cut.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(api::DRAIN_TIMEOUT.as_secs() + 2);
 
 /// Why a node ended otherwise than by a signal.
 #[derive(Debug, Error)]
@@ -126,9 +122,9 @@ where
     initialize::check_key_at_start(&handle, &keyring).await?;
 
     let registry = Registry::new();
-    let http_shutdown = CancellationToken::new();
+    let (draining, http_shutdown) = (CancellationToken::new(), CancellationToken::new());
     let service = http::service(&config, &handle, &keyring);
-    let api_settings = http::settings(&config, &registry);
+    let api_settings = http::settings(&config, &registry, &draining);
     metrics::register(&registry, &handle);
     let reload = Reload::new(&config, &handle, &api_settings);
     let reload = reload.run(Duration::from_millis(config.gateway.reload_check_ms));
@@ -161,7 +157,12 @@ where
 
     let removed = node.removed();
     let ended = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
+        () = shutdown.cancelled() => tokio::select! {
+            () = stop::announce(&draining, drain_lead(&config)) => Ok(()),
+            reason = node.failed() => Err(ServeError::Failed(reason)),
+            ended = &mut leadership => return Err(unexpected_end(ended)),
+            ended = &mut http => return Err(http_ended(ended)),
+        },
         reason = node.failed() => Err(ServeError::Failed(reason)),
         () = removed => {
             info!("this node was removed from its cluster; it ends and is not to be started again");
@@ -177,18 +178,16 @@ where
         error!(reason = %failure, "the node ends");
     }
     backups.stop().await;
-    leadership_shutdown.cancel();
-    let leader_work = leadership.await;
-    http_shutdown.cancel();
-    drain(http).await;
-    if ended.is_ok() {
-        node.stop().await;
-        info!("the node has stopped");
-    }
-    ended?;
-    match leader_work {
-        Ok(result) => Ok(result?),
-        Err(panic) => Err(ServeError::Failed(format!("leader work panicked: {panic}"))),
+    let running = stop::Running { leadership, leadership_shutdown, http, http_shutdown };
+    let stopped = stop::end(node, running, ended.is_ok()).await;
+    ended.and(stopped)
+}
+
+/// Without peers there is nowhere to send requests to, so such a node doesn't wait.
+fn drain_lead(config: &Config) -> Duration {
+    match config.cluster.has_peers() {
+        true => Duration::from_millis(config.gateway.drain_lead_ms),
+        false => Duration::ZERO,
     }
 }
 
@@ -208,18 +207,6 @@ fn http_ended(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Ser
         Ok(Err(error)) => format!("the HTTP server failed: {error}"),
         Err(panic) => format!("the HTTP server panicked: {panic}"),
     })
-}
-
-async fn drain(mut http: JoinHandle<std::io::Result<()>>) {
-    match tokio::time::timeout(DRAIN_TIMEOUT, &mut http).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => error!(%error, "the HTTP server failed"),
-        Ok(Err(panic)) => error!(%panic, "the HTTP server panicked"),
-        Err(_) => {
-            error!("requests were still open after {} s and are cut", DRAIN_TIMEOUT.as_secs());
-            http.abort();
-        }
-    }
 }
 
 /// What the cluster crate is told.

@@ -22,6 +22,7 @@ mod netns;
 mod overload;
 mod rotation;
 mod secrets;
+mod stop;
 mod storage_faults;
 mod support;
 mod upgrade;

@@ -91,6 +91,19 @@ impl Forwarder {
     }
 }
 
+/// How a stream ended.
+struct End {
+    reason: String,
+    /// Proposals above this number were not read by the leader, so nothing happened to them.
+    last_read: u64,
+}
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self { reason, last_read: u64::MAX }
+    }
+}
+
 /// Serves one stream until it fails, or nobody uses it any more.
 async fn run(peer: Arc<Peer>, mut waiting: mpsc::Receiver<Forwarded>, shutdown: CancellationToken) {
     let (requests, outgoing) = mpsc::channel(SEND_BUFFER);
@@ -99,15 +112,21 @@ async fn run(peer: Arc<Peer>, mut waiting: mpsc::Receiver<Forwarded>, shutdown: 
         opened = open(&peer, outgoing) => opened,
     };
     let mut unanswered = HashMap::new();
-    let reason = match opened {
+    let end = match opened {
         Ok(answers) => tokio::select! {
             () = shutdown.cancelled() => return,
-            reason = pump(&mut waiting, &requests, answers, &mut unanswered) => reason,
+            end = pump(&mut waiting, &requests, answers, &mut unanswered) => end,
         },
-        Err(status) => describe(&peer, &status),
+        Err(status) => End { reason: describe(&peer, &status), last_read: 0 },
     };
-    for (_, answer) in unanswered {
-        answer.send(Attempt::Unknown(reason.clone())).ok();
+    let End { reason, last_read } = end;
+    for (number, answer) in unanswered {
+        let attempt = if number > last_read {
+            Attempt::Nothing(reason.clone())
+        } else {
+            Attempt::Unknown(reason.clone())
+        };
+        answer.send(attempt).ok();
     }
     // What still waits was never sent.
     waiting.close();
@@ -134,22 +153,26 @@ async fn pump(
     requests: &mpsc::Sender<proto::ProposeRequest>,
     mut answers: Streaming<proto::ProposeResponse>,
     unanswered: &mut HashMap<u64, oneshot::Sender<Attempt>>,
-) -> String {
+) -> End {
     let mut next_number = 0;
     let mut open = true;
     loop {
         tokio::select! {
             answer = answers.next() => match answer {
+                Some(Ok(answer)) if answer.closing => {
+                    let reason = "the node asked is leaving".to_owned();
+                    return End { reason, last_read: answer.number };
+                }
                 Some(Ok(answer)) => {
                     if let Some(caller) = unanswered.remove(&answer.number) {
                         caller.send(attempt(answer)).ok();
                     }
                 }
-                Some(Err(status)) => return format!("the stream to the leader ended: {status}"),
-                None => return "the leader closed the stream".to_owned(),
+                Some(Err(status)) => return format!("the stream to the leader ended: {status}").into(),
+                None => return "the leader closed the stream".to_owned().into(),
             },
-            command = waiting.recv(), if open => {
-                let Some(command) = command else {
+            next = next_to_send(waiting, requests), if open => {
+                let Some((room, command)) = next else {
                     open = false;
                     continue;
                 };
@@ -159,23 +182,30 @@ async fn pump(
                     continue;
                 }
                 next_number += 1;
-                let request = proto::ProposeRequest {
+                room.send(proto::ProposeRequest {
                     envelope: command.envelope,
                     timeout_ms: remaining_ms(command.deadline),
                     number: next_number,
-                };
+                });
                 unanswered.insert(next_number, command.answer);
-                // Waits for the connection to take it; the leader's answers have room meanwhile.
-                if requests.send(request).await.is_err() {
-                    return "the stream to the leader ended".to_owned();
-                }
             }
-            else => return "the stream is no longer used".to_owned(),
+            else => return "the stream is no longer used".to_owned().into(),
         }
         if !open && unanswered.is_empty() {
-            return "the stream is no longer used".to_owned();
+            return "the stream is no longer used".to_owned().into();
         }
     }
+}
+
+/// Waits for room in the connection, then for a command; `None` where no more can be sent. Answers to
+/// what was sent may still come then, the last one of a leader that leaves among them. Cancel-safe.
+async fn next_to_send<'r>(
+    waiting: &mut mpsc::Receiver<Forwarded>,
+    requests: &'r mpsc::Sender<proto::ProposeRequest>,
+) -> Option<(mpsc::Permit<'r, proto::ProposeRequest>, Forwarded)> {
+    let room = requests.reserve().await.ok()?;
+    let command = waiting.recv().await?;
+    Some((room, command))
 }
 
 fn attempt(response: proto::ProposeResponse) -> Attempt {
@@ -216,7 +246,12 @@ pub(crate) fn answer(number: u64, attempt: Attempt) -> proto::ProposeResponse {
         Attempt::NoSpace(reason) | Attempt::Nothing(reason) => Wire::Unavailable(reason),
         Attempt::Unknown(reason) => Wire::Unknown(reason),
     };
-    proto::ProposeResponse { number, code: code.to_owned(), result: Some(result) }
+    proto::ProposeResponse { number, code: code.to_owned(), closing: false, result: Some(result) }
+}
+
+/// Writes that this node leaves, and has read and answered everything up to `last_read`.
+pub(crate) fn closing(last_read: u64) -> proto::ProposeResponse {
+    proto::ProposeResponse { number: last_read, code: String::new(), closing: true, result: None }
 }
 
 fn describe(peer: &Peer, status: &Status) -> String {

@@ -35,6 +35,7 @@ use crate::simulation::{Bug, planted};
 use crate::store::{Machine, StorageCounts, Store};
 use crate::transport::admission::Retired;
 use crate::transport::peers::{Peer, Peers};
+use crate::transport::proposals::ProposalStreams;
 use crate::transport::tls::PeerCertificates;
 use crate::transport::token::TokenKey;
 
@@ -73,6 +74,8 @@ pub(crate) struct Inner {
     pub(super) health: Arc<Health>,
     /// What watching the data has found.
     pub(super) checks: Checks,
+    /// Other nodes' proposals.
+    pub(super) forwarded: ProposalStreams,
     pub(super) certificates: Option<Arc<PeerCertificates>>,
     pub(super) token: TokenKey,
     /// What this node had committed before it started is applied again.

@@ -3,7 +3,8 @@
 //! ```text
 //!  Node::start   store opened ─► listener bound ─► consensus built ─► peers served ─► consensus runs
 //!                                                              └─► bootstrap, in the background
-//!  Node::stop    leadership handed on ─► consensus ended ─► connections cut ─► store closed
+//!  Node::stop    leadership handed on ─► forwarded proposals answered ─► connections cut
+//!                ─► consensus ended ─► store closed
 //!  drop          connections cut, consensus ended: what a crash does, but for the process
 //! ```
 
@@ -57,6 +58,9 @@ pub use transfer::TransferError;
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its connections to end.
 const LISTENER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a stopping node goes on for the sake of proposals that other nodes forwarded to it; what
+/// is unanswered then has an unknown outcome there.
+const FORWARDED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running node. Dropping it without [`Node::stop`] is like pulling the plug.
 ///
@@ -131,11 +135,20 @@ impl Node {
         }
     }
 
-    /// Hands leadership on, stops serving peers, and closes the store.
+    /// Hands leadership on, answers what other nodes forwarded, stops serving peers, and closes the
+    /// store.
     ///
     /// The data directory is free once all clones of the handle are dropped too.
     pub async fn stop(mut self) {
         self.hand_on_leadership().await;
+        // As a follower it still learns what became of entries that it proposed as the leader.
+        let left = tokio::time::timeout(FORWARDED_TIMEOUT, self.inner.forwarded.leave()).await;
+        if left.is_err() {
+            tracing::warn!(
+                "proposals of other nodes were still unanswered after {} s",
+                FORWARDED_TIMEOUT.as_secs()
+            );
+        }
         self.shutdown.cancel();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "consensus did not end cleanly");
@@ -147,8 +160,9 @@ impl Node {
         }
     }
 
-    /// Has the follower that is closest to this leader take over, if there is one.
-    async fn hand_on_leadership(&self) {
+    /// Has the follower that is closest to this leader take over, if there is one, and waits for it.
+    /// This node goes on as a follower. Without effect where another node leads.
+    pub async fn hand_on_leadership(&self) {
         match self.inner.transfer_leadership(None, TRANSFER_TIMEOUT).await {
             Ok(node) => tracing::info!(%node, "leadership is handed on"),
             Err(TransferError::NotLeader | TransferError::NoOther) => {}

@@ -40,6 +40,7 @@ use crate::transport::connection::TcpListener;
 use crate::transport::listener;
 use crate::transport::network::Network;
 use crate::transport::peers::Peers;
+use crate::transport::proposals::ProposalStreams;
 use crate::transport::raft_service::RaftService;
 use crate::transport::tls::PeerCertificates;
 use crate::transport::token::TokenKey;
@@ -120,6 +121,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
         leader_proposals: Semaphore::new(LEADER_PROPOSALS_MAX),
         health: Arc::new(Health::new()),
         checks: Default::default(),
+        forwarded: ProposalStreams::default(),
         certificates,
         token: token.clone(),
         recovered: AtomicBool::new(false),
@@ -238,6 +240,7 @@ fn serve(
         inner: inner.clone(),
         admission: admission.clone(),
         token: inner.token.clone(),
+        proposals: inner.forwarded.clone(),
     });
     let cluster = cluster
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -1,33 +1,26 @@
 //! What nodes ask of each other besides Raft.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::StreamExt;
 use peat_gateway_proto::cluster as proto;
 use peat_gateway_proto::cluster::cluster_server::Cluster;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::Admission;
+use super::proposals::{Answers, ProposalStreams};
 use super::token::{TokenKey, proves};
 use crate::blocking::blocking;
 use crate::node::inner::Inner;
 use crate::node::versions::versions_to_wire;
-use crate::node::{consistency, forward, membership, raise, status};
+use crate::node::{consistency, membership, raise, status};
 use crate::wire::stored::member_to_stored;
-
-/// Answers between the state and one node's connection; proposals wait while it is full.
-const ANSWER_BUFFER: usize = 1_024;
-/// Most time that a forwarded proposal may ask for; more is cut to this.
-const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Answers other nodes.
 pub(crate) struct ClusterService {
     pub(crate) inner: Arc<Inner>,
     pub(crate) admission: Admission,
     pub(crate) token: TokenKey,
+    pub(crate) proposals: ProposalStreams,
 }
 
 #[tonic::async_trait]
@@ -84,31 +77,14 @@ impl Cluster for ClusterService {
         }))
     }
 
-    type ProposeStream = ReceiverStream<Result<proto::ProposeResponse, Status>>;
+    type ProposeStream = Answers;
 
     async fn propose(
         &self,
         request: Request<Streaming<proto::ProposeRequest>>,
     ) -> Result<Response<Self::ProposeStream>, Status> {
         self.admission.check(request.metadata())?;
-        let (answers, outgoing) = mpsc::channel(ANSWER_BUFFER);
-        let mut proposals = request.into_inner();
-        let inner = self.inner.clone();
-        // The stream ends with the connection, which the other node or this one's end closes. How
-        // many proposals are under way is bounded by the sender, and by the lane to consensus.
-        tokio::spawn(async move {
-            while let Some(Ok(proposal)) = proposals.next().await {
-                let (inner, answers) = (inner.clone(), answers.clone());
-                tokio::spawn(async move {
-                    let timeout = Duration::from_millis(proposal.timeout_ms);
-                    let timeout = timeout.min(PROPOSE_TIMEOUT_MAX);
-                    let attempt = inner.propose_here(proposal.envelope, timeout).await;
-                    // The other side may be gone; it then counts the outcome as unknown.
-                    answers.send(Ok(forward::answer(proposal.number, attempt))).await.ok();
-                });
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(outgoing)))
+        self.proposals.serve(&self.inner, request.into_inner()).map(Response::new)
     }
 
     async fn read_index(

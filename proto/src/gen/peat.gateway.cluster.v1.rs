@@ -208,6 +208,10 @@ pub struct ProposeResponse {
     /// With `unavailable`: why, for programs; `no_space` or empty.
     #[prost(string, tag = "30")]
     pub code: ::prost::alloc::string::String,
+    /// Without a result: this node leaves. It has answered every proposal up to `number`, has read none
+    /// after it, and ends the stream.
+    #[prost(bool, tag = "6")]
+    pub closing: bool,
     #[prost(oneof = "propose_response::Result", tags = "1, 2, 3, 4")]
     pub result: ::core::option::Option<propose_response::Result>,
 }

@@ -68,7 +68,12 @@ fn service() -> (Service, Arc<Memory>) {
 }
 
 fn settings(access: Access) -> ApiSettings {
-    ApiSettings { access, registry: Registry::new(), notices: Notices::default() }
+    ApiSettings {
+        access,
+        registry: Registry::new(),
+        draining: CancellationToken::new(),
+        notices: Notices::default(),
+    }
 }
 
 impl Gateway {

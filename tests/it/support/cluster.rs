@@ -126,6 +126,7 @@ impl Cluster {
                         ("PEAT_MESH_BIND", format!("{host}:{mesh_port}")),
                         ("PEAT_FILE_SINK_DIR", sinks.display().to_string()),
                         ("PEAT_WEBHOOK_ALLOW_PRIVATE", "true".to_owned()),
+                        ("PEAT_DRAIN_LEAD_MS", "0".to_owned()),
                     ]
                     .map(|(name, value)| (name.to_owned(), value)),
                 );
@@ -265,10 +266,14 @@ impl NodeProcess {
             return;
         }
         let log = File::options().create(true).append(true).open(&self.log).expect("the log file");
+        let mut command = command_through(&self.through, &self.binary);
+        command.arg("serve").envs(&self.environment);
+        if self.binary != Path::new(BINARY) {
+            // The build before this one refuses what it doesn't know.
+            command.env_remove("PEAT_DRAIN_LEAD_MS");
+        }
         self.child = Some(
-            command_through(&self.through, &self.binary)
-                .arg("serve")
-                .envs(&self.environment)
+            command
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().expect("the log file twice"))
                 .stderr(log)
@@ -321,6 +326,11 @@ impl NodeProcess {
     /// SIGHUP: look at the files of certificates and tokens.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
+    }
+
+    /// SIGTERM, without waiting; see [`NodeProcess::wait_exit`].
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
     }
 
     /// SIGTERM, and waits for its end.

@@ -13,6 +13,7 @@ pub mod nats;
 pub mod net;
 pub mod ports;
 pub mod previous;
+pub mod proxy;
 pub mod random;
 pub mod registers;
 pub mod steady;
