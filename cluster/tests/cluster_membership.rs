@@ -50,6 +50,18 @@ async fn cluster_of_one_grows_to_three_by_nodes_that_join() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn join_is_audited_with_the_address_it_came_from() {
+    let mut cluster = Cluster::of_one().await;
+    let joined = cluster.join(&[0]).await;
+    cluster.wait_members(2, 0).await;
+    let view = cluster.handle(0).local_view();
+    let entries = peat_gateway_state::query::audit_entries(&view, None, None, 100).unwrap();
+    let added = entries.iter().find(|entry| entry.action == AuditAction::AddMember).unwrap();
+    assert_eq!(added.actor.principal, format!("node:{}", cluster.handle(joined).node_id()));
+    assert_eq!(added.actor.source, "127.0.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn learner_only_gets_the_log_and_no_vote_until_it_is_promoted() {
     let mut cluster = Cluster::of_one().await;
     let join = vec![cluster.configs[0].peer_address.clone()];

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::connection::{PeerStream, TcpListener, lookup_host};
 use super::tls::PeerCertificates;
@@ -68,8 +68,9 @@ async fn accept(
     while !made.is_closed() {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = listener.accept().await;
-        let accepted = accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream));
-        let stream = match accepted {
+        let accepted =
+            accepted.and_then(|(stream, from)| stream.set_nodelay(true).map(|()| (stream, from)));
+        let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "could not accept a peer's connection");
@@ -90,7 +91,7 @@ async fn accept(
                     }
                 },
             };
-            let connection = PeerConnection { stream, cut: Box::pin(cut.cancelled_owned()) };
+            let connection = PeerConnection { stream, from, cut: Box::pin(cut.cancelled_owned()) };
             made.send(connection).await.ok();
         });
     }
@@ -99,13 +100,17 @@ async fn accept(
 /// A connection that ends when the node does, whatever the other side and open streams think.
 pub(crate) struct PeerConnection {
     stream: PeerStream,
+    from: SocketAddr,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Connected for PeerConnection {
-    type ConnectInfo = ();
+    type ConnectInfo = TcpConnectInfo;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Self::ConnectInfo {
+        // Of TLS, if there is any, tonic knows nothing: this is what its requests are asked for.
+        TcpConnectInfo { local_addr: None, remote_addr: Some(self.from) }
+    }
 }
 
 impl AsyncRead for PeerConnection {
