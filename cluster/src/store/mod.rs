@@ -29,6 +29,7 @@ mod layout;
 mod log;
 mod log_size;
 mod machine;
+mod manifest;
 mod open;
 mod quarantine;
 mod reader;

@@ -22,6 +22,7 @@ use super::layout::{
     state_column,
 };
 use super::log::{Log, decode_at};
+use super::manifest;
 use super::snapshot::{drop_generation, remove_unfinished};
 use super::space::{MAKE_ROOM, is_full};
 use super::steps::step;
@@ -137,7 +138,13 @@ pub(super) fn open_database(
     let options = database_options();
     // RocksDB writes CURRENT when a new database is complete.
     let mut names = match path.join("CURRENT").try_exists() {
-        Ok(true) => list_columns(directory, &path)?,
+        Ok(true) => {
+            let damage = directory.check(manifest::damage(&path), "read its MANIFEST")?;
+            if let Some(damage) = damage {
+                return Err(directory.refuse(format!("{damage}; if the disk is sound, {REBUILD}")));
+            }
+            list_columns(directory, &path)?
+        }
         Ok(false) => Vec::new(),
         Err(error) => return Err(directory.refuse(format!("could not look into it: {error}"))),
     };

@@ -119,52 +119,47 @@ fn check_time(operations: &[Operation]) -> Result<(), String> {
     Ok(())
 }
 
+/// Goes through writes and reads by index, and keeps what the register holds.
 fn check_register(operations: &[&Operation], initial: &str) -> Result<(), String> {
-    // By index: what was written there, known from its acknowledgement.
-    let mut written: BTreeMap<u64, &str> = BTreeMap::from([(0, initial)]);
+    let mut acknowledged = BTreeSet::from([initial]);
     let mut began: BTreeMap<&str, Moment> = BTreeMap::new();
-    let mut reads = Vec::new();
+    // A read at the index of a write comes after it.
+    let mut events = Vec::new();
     for operation in operations {
         match &operation.action {
             Action::Wrote(value, index) => {
-                written.insert(*index, value);
+                acknowledged.insert(value);
+                events.push((*index, false, value.as_str(), *operation));
             }
             Action::Unknown(value) => {
                 began.insert(value, operation.began);
             }
             Action::Refused(_) => {}
-            Action::Read(value, index) => reads.push((*index, value.as_str(), *operation)),
+            Action::Read(value, index) => events.push((*index, true, value.as_str(), *operation)),
         }
     }
-    reads.sort_by_key(|(index, ..)| *index);
-    let acknowledged: BTreeSet<&str> = written.values().copied().collect();
-    let mut before: Option<(u64, &str)> = None;
-    let mut left = BTreeSet::new();
-    for (index, value, operation) in reads {
-        if let Some((last_index, last)) = before
-            && last != value
-        {
-            if last_index == index {
-                return Err(format!("two values at one index: {last} and {operation:?}"));
-            }
-            left.insert(last);
-            if left.contains(value) {
-                return Err(format!("a value that was overwritten came back: {operation:?}"));
-            }
-        }
-        before = Some((index, value));
-        let (_, newest) = written.range(..=index).next_back().ok_or("no value at all")?;
-        if *newest == value {
+    events.sort_by_key(|(index, is_read, ..)| (*index, *is_read));
+    let mut holds = initial;
+    let mut overwritten = BTreeSet::new();
+    for (_, is_read, value, operation) in events {
+        if holds == value {
             continue;
         }
-        if acknowledged.contains(value) {
-            return Err(format!("{newest} was written by then: {operation:?}"));
+        if is_read {
+            if acknowledged.contains(value) {
+                return Err(format!("{holds} was written by then: {operation:?}"));
+            }
+            if overwritten.contains(value) {
+                return Err(format!("a value that was overwritten came back: {operation:?}"));
+            }
+            match began.get(value) {
+                Some(began) if *began <= operation.ended => {}
+                Some(_) => return Err(format!("read before it was written: {operation:?}")),
+                None => return Err(format!("nobody wrote that, or it was refused: {operation:?}")),
+            }
         }
-        match began.get(value) {
-            Some(began) if *began <= operation.ended => {}
-            Some(_) => return Err(format!("read before it was written: {operation:?}")),
-            None => return Err(format!("nobody wrote that, or it was refused: {operation:?}")),
-        }
+        overwritten.insert(holds);
+        holds = value;
     }
     Ok(())
 }
@@ -221,12 +216,15 @@ mod tests {
         refused(vec![a(), never, operation(6, 7, read("x", 7))], "nobody wrote that");
         let late = operation(9, 10, Action::Unknown("x".to_owned()));
         refused(vec![a(), late, operation(6, 7, read("x", 7))], "before it was written");
-        let seen = vec![
-            a(),
-            operation(2, 10, Action::Unknown("x".to_owned())),
-            operation(3, 4, read("x", 7)),
-            operation(5, 6, read("a", 8)),
-        ];
-        refused(seen, "came back");
+        // A write of unknown outcome that somebody saw has happened.
+        let seen = || {
+            let unknown = operation(2, 20, Action::Unknown("x".to_owned()));
+            vec![a(), unknown, operation(3, 4, read("x", 7))]
+        };
+        refused([seen(), vec![operation(5, 6, read("a", 8))]].concat(), "x was written by then");
+        let over = vec![operation(5, 6, wrote("b", 8)), operation(7, 8, read("x", 9))];
+        refused([seen(), over].concat(), "came back");
+        let two = vec![operation(3, 4, read("a", 7))];
+        refused([seen(), two].concat(), "x was written by then");
     }
 }

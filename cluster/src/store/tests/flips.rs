@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::{Random, append, apply, copy, create_organization, open, populate};
 use crate::raft::Entry;
+use crate::store::layout::{Db, database_options};
 use crate::store::scrub::{Pace, ScrubFailure, Scrubbed};
 use crate::store::{LogStore, Store};
 
@@ -218,6 +219,49 @@ async fn a_manifest_that_ends_early_is_refused_or_harmless() {
     }
     eprintln!("manifest: {ends:?}");
     assert!(ends.contains_key(&End::Refused) && ends.contains_key(&End::Harmless), "{ends:?}");
+}
+
+/// Records of a MANIFEST, from its end, whose length is damaged.
+const LENGTHS: usize = 6;
+
+#[tokio::test]
+async fn lengths_that_flip_in_the_manifest_are_refused_or_harmless_whatever_was_written_last() {
+    let root = TempDir::new().unwrap();
+    let original = root.path().join("original");
+    let wanted = self::original(&original).await;
+    let columns = Db::list_cf(&database_options(), original.join("db")).unwrap();
+    let mut ends = BTreeMap::new();
+    for last in &columns {
+        // This family's rows are the last that go into a table file; then their write-ahead log is removed.
+        let base = root.path().join(format!("last-{last}"));
+        copy(&original, &base);
+        let store = open(&base);
+        for column in columns.iter().filter(|column| *column != last).chain([last]) {
+            let column = store.inner.database.column(column).unwrap();
+            store.inner.database.db.flush_cf(&column).unwrap();
+        }
+        drop(store);
+        let manifest = files(&base, &|name| name.starts_with("MANIFEST")).pop().unwrap();
+        let bytes = fs::read(&manifest).unwrap();
+        let ends_of_records = record_ends(&bytes);
+        let begins = ends_of_records.iter().rev().skip(1);
+        for begin in begins.take(LENGTHS) {
+            let path = root.path().join("flipped");
+            copy(&base, &path);
+            let mut flipped = bytes.clone();
+            // Longer than the rest of the file, as a record that a power cut tore would be.
+            flipped[begin + 5] ^= 0x40;
+            fs::write(path.join("db").join(manifest.file_name().unwrap()), flipped).unwrap();
+            eprintln!("{last} was written last; the length at {begin} of {} flips", bytes.len());
+            let (found, said) = examine(&path, &wanted).await;
+            eprintln!("{found:?} {said}");
+            *ends.entry(found).or_insert(0) += 1;
+            fs::remove_dir_all(&path).unwrap();
+        }
+        fs::remove_dir_all(&base).unwrap();
+    }
+    eprintln!("manifest: {ends:?}");
+    assert!(ends.contains_key(&End::Refused), "{ends:?}");
 }
 
 #[tokio::test]
