@@ -62,6 +62,9 @@ pub(super) fn open(data_dir: &Path) -> Result<Opened, StartError> {
     let (identity, synced, was_new) = identify(&directory, &database)?;
     let position = recover_position(&database, &columns, &names).map_err(damaged)?;
     let log = Log::load(&database).map_err(damaged)?;
+    // What was only in the write-ahead log has gone into table files, which are synced.
+    #[cfg(test)]
+    crate::simulation::disk::synced(&database);
     check_synced(&directory, &database, &log, &synced)?;
     remove_unfinished(&snapshots).map_err(damaged)?;
 
