@@ -24,7 +24,7 @@ pub(super) enum Ask {
 }
 
 /// What it was told. Reasons are for the trace.
-#[allow(dead_code, reason = "the trace prints all of it")]
+#[expect(dead_code, reason = "the trace prints all of it")]
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     /// The write is at an index, and the caller may demand `applied_index` of later reads.
