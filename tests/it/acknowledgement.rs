@@ -76,8 +76,7 @@ impl Traced {
             Err(error) => Some(format!("strace can't be run: {error}")),
         };
         if let Some(reason) = problem {
-            println!("NOT RUN on this machine: traces of system calls ({reason})");
-            eprintln!("NOT RUN on this machine: traces of system calls ({reason})");
+            support::not_run("traces of system calls", &reason);
             return None;
         }
         let mut cluster = Cluster::prepare(3);

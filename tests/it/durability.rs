@@ -49,8 +49,7 @@ fn acknowledged_writes_survive_power_cuts_of_all_nodes_at_once_on_xfs() {
 
 fn power_cuts(kind: FileSystem) {
     if let Err(reason) = disks::available(kind) {
-        println!("NOT RUN on this machine: power cuts of all nodes on {kind:?} ({reason})");
-        eprintln!("NOT RUN on this machine: power cuts of all nodes on {kind:?} ({reason})");
+        support::not_run(&format!("power cuts of all nodes on {kind:?}"), &reason);
         return;
     }
     let _alone = support::alone();

@@ -11,7 +11,7 @@ use crate::support::cluster::{self, ADMIN_TOKEN, Cluster};
 use crate::support::disks::{self, Disk, FileSystem};
 use crate::support::load::Load;
 use crate::support::random::Random;
-use crate::support::{self, wait_for};
+use crate::support::{self, not_run, wait_for};
 
 /// Writers while the disks fail.
 const WRITERS: usize = 8;
@@ -25,11 +25,6 @@ const SLOW: Duration = Duration::from_millis(1_500);
 const SERIAL_WRITES: u32 = 100;
 /// Size of the disks that fill up, MiB: room for a write-ahead log, and little more.
 const SMALL_DISK_MIB: u64 = 768;
-
-fn not_run(what: &str, reason: &str) {
-    println!("NOT RUN on this machine: {what} ({reason})");
-    eprintln!("NOT RUN on this machine: {what} ({reason})");
-}
 
 /// Every sync of a process begins later, until this is dropped.
 struct LateSyncs(Child);

@@ -32,8 +32,7 @@ fn previous_build_and_this_one_run_side_by_side_until_the_upgrade_is_finished() 
     let old = match previous::binary() {
         Ok(binary) => binary,
         Err(reason) => {
-            println!("NOT RUN on this machine: a mixed cluster of two builds ({reason})");
-            eprintln!("NOT RUN on this machine: a mixed cluster of two builds ({reason})");
+            support::not_run("a mixed cluster of two builds", &reason);
             return;
         }
     };
@@ -86,8 +85,7 @@ fn page_on_upgrading_runs_as_written() {
     let old = match previous::binary() {
         Ok(binary) => binary,
         Err(reason) => {
-            println!("NOT RUN on this machine: the page on upgrading ({reason})");
-            eprintln!("NOT RUN on this machine: the page on upgrading ({reason})");
+            support::not_run("the page on upgrading", &reason);
             return;
         }
     };

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{LIMIT, finish, hold, own, scenario, start};
 use crate::support::cluster::Cluster;
+use crate::support::net::Network;
 use crate::support::random::Random;
 use crate::support::registers::Registers;
 use crate::support::wait_for;
@@ -26,23 +27,28 @@ async fn clusters(cluster: &Cluster) -> BTreeSet<String> {
     ids
 }
 
+/// Starts nodes that don't all see each other: no part may make a cluster, and all make one when they do.
+async fn one_cluster_after_healing(network: &Network, mut cluster: Cluster, random: &mut Random) {
+    cluster.start_all();
+    hold(|| async {
+        assert_eq!(clusters(&cluster).await, BTreeSet::new(), "a part made a cluster");
+    })
+    .await;
+    network.heal();
+    cluster.wait_ready().await;
+    assert_eq!(clusters(&cluster).await.len(), 1);
+    let registers = Registers::start(&cluster, random).await;
+    finish(&cluster, registers).await;
+}
+
 #[test]
 fn halves_that_do_not_see_each_other_at_first_start_make_one_cluster_later() {
     let test = "halves_that_do_not_see_each_other_at_first_start_make_one_cluster_later";
     scenario(&format!("{}::{test}", module_path!()), 4, |network| async move {
         let mut random = Random::announced(test);
-        let mut cluster = Cluster::prepare_in(&network);
+        let cluster = Cluster::prepare_in(&network);
         network.part(&[1, 2], &[3, 4]);
-        cluster.start_all();
-        hold(|| async {
-            assert_eq!(clusters(&cluster).await, BTreeSet::new(), "a half made a cluster");
-        })
-        .await;
-        network.heal();
-        cluster.wait_ready().await;
-        assert_eq!(clusters(&cluster).await.len(), 1);
-        let registers = Registers::start(&cluster, &mut random).await;
-        finish(&cluster, registers).await;
+        one_cluster_after_healing(&network, cluster, &mut random).await;
     });
 }
 
@@ -91,16 +97,7 @@ fn nodes_that_expect_more_than_answer_make_no_cluster_until_all_do() {
         let deaf = random.between(1, 4) as usize;
         let others = (1..=3).filter(|node| *node != deaf);
         network.cut(&others.map(|node| (node, deaf)).collect::<Vec<_>>());
-        cluster.start_all();
-        hold(|| async {
-            assert_eq!(clusters(&cluster).await, BTreeSet::new(), "a part made a cluster");
-        })
-        .await;
-        network.heal();
-        cluster.wait_ready().await;
-        assert_eq!(clusters(&cluster).await.len(), 1);
-        let registers = Registers::start(&cluster, &mut random).await;
-        finish(&cluster, registers).await;
+        one_cluster_after_healing(&network, cluster, &mut random).await;
     });
 }
 

@@ -3,6 +3,7 @@
 use super::{LIMIT, finish, scenario};
 use crate::support::cluster::Cluster;
 use crate::support::disks::{self, Disk, FileSystem};
+use crate::support::not_run;
 use crate::support::random::Random;
 use crate::support::registers::Registers;
 
@@ -13,8 +14,7 @@ const SMALL_DISK_MIB: u64 = 768;
 fn node_whose_disk_is_full_ends_cleanly_and_comes_back_when_it_is_not() {
     let test = "node_whose_disk_is_full_ends_cleanly_and_comes_back_when_it_is_not";
     if let Err(reason) = disks::available(FileSystem::Ext4) {
-        println!("NOT RUN on this machine: {test} ({reason})");
-        eprintln!("NOT RUN on this machine: {test} ({reason})");
+        not_run(test, &reason);
         return;
     }
     scenario(&format!("{}::{test}", module_path!()), 3, |network| async move {

@@ -8,14 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
-
 use super::{finish, leader_of, scenario, start};
 use crate::support::api::Api;
 use crate::support::cluster::Cluster;
-use crate::support::deliveries::{CursorWatch, check_journal, check_sink, lines, sink_files, text};
+use crate::support::deliveries::{
+    CursorWatch, check_journal, check_sink, create_file_and_webhook, lines, sink_files, text,
+};
 use crate::support::field::Field;
 use crate::support::net::Network;
 use crate::support::random::Random;
@@ -63,7 +61,7 @@ async fn replaced(network: &Network, fate: Fate, random: &mut Random) {
     let any = cluster.any();
     let receiver = Receiver::start_at(&Network::client()).await;
     let mut field = Field::start_at(&any, &Network::client(), 2, CHANGES / 2, DOCUMENTS / 2).await;
-    let sinks = create_sinks(&any, &receiver).await;
+    let sinks = create_file_and_webhook(&any, &receiver).await;
     let registers = Registers::start(&cluster, random).await;
     let watch = CursorWatch::start(any.clone(), sinks.values().cloned().collect());
     field.begin_writing();
@@ -165,22 +163,6 @@ fn contents(cluster: &Cluster) -> BTreeMap<String, Vec<u8>> {
             (path.display().to_string(), bytes)
         })
         .collect()
-}
-
-async fn create_sinks(any: &Api, receiver: &Receiver) -> BTreeMap<&'static str, String> {
-    let secret = format!("whsec_{}", STANDARD.encode([7u8; 32]));
-    receiver.trust(&secret);
-    let id = |sink: Value| text(&sink, "sink_id");
-    let path = "/orgs/acme/sinks";
-    let file = json!({ "sink_type": { "File": { "name": "events" } } });
-    let webhook = json!({
-        "sink_type": { "Webhook": { "url": receiver.url } },
-        "credentials": { "signing_secret": secret },
-    });
-    BTreeMap::from([
-        ("file", id(any.create(path, &file).await)),
-        ("webhook", id(any.create(path, &webhook).await)),
-    ])
 }
 
 async fn cursor(api: &Api, sink: &str) -> Result<u64, String> {

@@ -5,9 +5,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 
 use super::api::Api;
+use super::webhook::Receiver;
+
+/// Creates a file sink and a webhook that the receiver trusts, of organisation acme; returns their ids by name.
+pub async fn create_file_and_webhook(
+    any: &Api,
+    receiver: &Receiver,
+) -> BTreeMap<&'static str, String> {
+    let secret = format!("whsec_{}", STANDARD.encode([7u8; 32]));
+    receiver.trust(&secret);
+    let id = |sink: Value| text(&sink, "sink_id");
+    let path = "/orgs/acme/sinks";
+    let file = json!({ "sink_type": { "File": { "name": "events" } } });
+    let webhook = json!({
+        "sink_type": { "Webhook": { "url": receiver.url } },
+        "credentials": { "signing_secret": secret },
+    });
+    BTreeMap::from([
+        ("file", id(any.create(path, &file).await)),
+        ("webhook", id(any.create(path, &webhook).await)),
+    ])
+}
 
 /// Every change exactly once, sequences without gaps, per document in the order of its writer.
 pub fn check_journal(journal: &[Value], truth: &BTreeMap<String, Vec<String>>) {

@@ -32,6 +32,12 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Says that a scenario can't be run on this machine, and why: where it is captured, and where it is seen.
+pub fn not_run(what: &str, reason: &str) {
+    println!("NOT RUN on this machine: {what} ({reason})");
+    eprintln!("NOT RUN on this machine: {what} ({reason})");
+}
+
 /// Builds the runtime of a scenario.
 pub fn runtime() -> tokio::runtime::Runtime {
     rustls::crypto::ring::default_provider().install_default().ok();

@@ -42,8 +42,7 @@ where
         return;
     }
     if let Err(reason) = available() {
-        println!("NOT RUN on this machine: {test} ({reason})");
-        eprintln!("NOT RUN on this machine: {test} ({reason})");
+        super::not_run(test, &reason);
         return;
     }
     let _alone = super::alone();
