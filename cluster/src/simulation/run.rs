@@ -282,7 +282,8 @@ impl Run<'_> {
             }
         }
         for host in &self.hosts {
-            if let Some(reason) = host.borrow_mut().failed.take() {
+            let failed = host.borrow_mut().failed.take();
+            if let Some(reason) = failed {
                 let what = format!("node {}: {reason}", host.borrow().place);
                 return Err(Violation { invariant: "nodes go on", what });
             }

@@ -40,14 +40,15 @@ async fn check_reads(store: &crate::store::Store, all: &[crate::raft::Entry]) {
 }
 
 #[tokio::test]
-async fn purged_entries_are_an_error_and_never_a_shorter_answer() {
+async fn purged_entries_are_an_error_or_no_answer_and_never_a_shorter_one() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let mut log = store.log();
     append(&mut log, (1..=10).map(|index| filled(index, 10))).await;
     log.purge(log_id(1, 4)).await.unwrap();
     let mut reader = log.get_log_reader().await;
-    assert!(reader.limited_get_log_entries(4, 8).await.is_err());
+    // What goes to a follower may be late; see `limited_get_log_entries`.
+    assert!(reader.limited_get_log_entries(4, 8).await.unwrap().is_empty());
     assert_eq!(reader.limited_get_log_entries(5, 8).await.unwrap().len(), 3);
     let first = reader.entries_stream(3..8).await.boxed().next().await.unwrap();
     assert!(first.is_err());
