@@ -40,6 +40,8 @@ impl AsyncRead for PeerStream {
     }
 }
 
+/// Not vectored on purpose: then HTTP/2 copies messages of up to 1 KiB together and writes many at once,
+/// instead of each by itself.
 impl AsyncWrite for PeerStream {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -47,21 +49,6 @@ impl AsyncWrite for PeerStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         either!(self, poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, poll_write_vectored(context, parts))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            PeerStream::Plain(stream) => stream.is_write_vectored(),
-            PeerStream::Tls(stream) => stream.is_write_vectored(),
-        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
