@@ -86,6 +86,17 @@ async fn run(raft: openraft::Raft<TypeConfig, Machine>, mut waiting: mpsc::Recei
     let mut clock = StampClock::default();
     let mut batch = Vec::with_capacity(STAMP_BATCH);
     while waiting.recv_many(&mut batch, STAMP_BATCH).await > 0 {
+        // Whoever is about to propose joins: what consensus gets at once it writes, syncs and sends at once.
+        let mut joined = 0;
+        while batch.len() > joined && batch.len() < STAMP_BATCH {
+            joined = batch.len();
+            tokio::task::yield_now().await;
+            while batch.len() < STAMP_BATCH
+                && let Ok(command) = waiting.try_recv()
+            {
+                batch.push(command);
+            }
+        }
         let time_ms = clock.stamp();
         for command in batch.drain(..) {
             let data = LogCommand { time_ms, envelope: command.envelope };
