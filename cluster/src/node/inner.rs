@@ -274,19 +274,15 @@ impl Inner {
         Ok(self.store.view())
     }
 
-    /// The index that a read of another node must have applied, where this node leads.
-    ///
-    /// # Errors
-    /// It doesn't lead, or no quorum confirmed it.
-    pub(crate) async fn read_index_as_leader(&self) -> Result<u64, String> {
-        self.reads.index_as_leader().await
+    /// The rounds of linearizable reads, for other nodes' questions.
+    pub(crate) fn reads(&self) -> &ReadRounds {
+        &self.reads
     }
 
     /// Asks rounds for the newest index until one answers or the time is up.
     async fn newest_index(&self, deadline: Instant) -> Result<u64, ReadIndexError> {
-        let mut changes = self.raft.server_metrics();
+        let mut changes = None;
         loop {
-            changes.borrow_and_update();
             if let Some(reason) = self.stuck_leader() {
                 return Err(ReadIndexError::Unavailable(reason));
             }
@@ -298,6 +294,7 @@ impl Inner {
             if pause_end >= deadline {
                 return Err(ReadIndexError::Unavailable(reason));
             }
+            let changes = changes.get_or_insert_with(|| self.raft.server_metrics());
             if let Ok(Err(_)) = tokio::time::timeout_at(pause_end, changes.changed()).await {
                 return Err(ReadIndexError::Unavailable(ENDING.to_owned()));
             }
@@ -305,6 +302,9 @@ impl Inner {
     }
 
     async fn wait_applied(&self, demanded: u64, deadline: Instant) -> Result<(), ReadIndexError> {
+        if self.store.applied_index() >= demanded {
+            return Ok(());
+        }
         let mut changes = self.store.changes();
         let applied = |changes: &mut watch::Receiver<Changes>| changes.borrow_and_update().applied;
         while applied(&mut changes) < demanded {

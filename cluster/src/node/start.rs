@@ -23,7 +23,7 @@ use super::identity::Identity;
 use super::inner::{Inner, LEADER_PROPOSALS_MAX, LeaderFinder, Raft};
 use super::introduce::Introductions;
 use super::propose::ProposalLane;
-use super::read::ReadRounds;
+use super::read::{ReadRounds, Standing};
 use super::versions::{self, KnownVersion};
 use super::{Node, leadership, membership, raise, service};
 use crate::blocking::blocking;
@@ -101,6 +101,7 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
     let identity = Arc::new(Identity::new(known.node_id, known.cluster_id));
     let peers = Arc::new(Peers::new(identity.clone(), certificates.clone()));
     let network = Network::new(peers.clone());
+    let told = network.told();
     let raft = Raft::build(known.node_id, raft_config, network, store.log(), store.machine())
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))?;
@@ -108,8 +109,16 @@ pub(super) async fn start(config: ClusterConfig) -> Result<Node, StartError> {
     let shutdown = CancellationToken::new();
     let (leadership_sender, leadership) = watch::channel(Leadership::Follower);
     let finder = LeaderFinder { raft: raft.clone(), peers: peers.clone() };
+    let standing = Standing {
+        node_id: known.node_id,
+        raft: raft.clone(),
+        store: store.clone(),
+        peers: peers.clone(),
+        leadership: leadership.clone(),
+        told,
+    };
     let inner = Arc::new(Inner {
-        reads: ReadRounds::start(raft.clone(), finder),
+        reads: ReadRounds::start(standing, finder),
         lane: ProposalLane::open(raft.clone()),
         forwarder: Forwarder::new(shutdown.clone()),
         contact: Arc::new(LeaderContact::new()),

@@ -16,6 +16,8 @@ pub(crate) enum Bug {
     VoteNotSynced,
     /// A linearizable read is answered from what this node has.
     StaleReadAsLinearizable,
+    /// A leader takes its own word for a quorum's when it answers reads.
+    LeaderUnconfirmed,
     /// Work of an older epoch is taken.
     OldEpochAccepted,
     /// A proposal whose outcome is unknown is made again without the client's asking.
@@ -23,10 +25,11 @@ pub(crate) enum Bug {
 }
 
 impl Bug {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::AcknowledgedBeforeSync,
         Self::VoteNotSynced,
         Self::StaleReadAsLinearizable,
+        Self::LeaderUnconfirmed,
         Self::OldEpochAccepted,
         Self::UnknownTriedAgain,
     ];

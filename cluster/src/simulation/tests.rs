@@ -100,7 +100,7 @@ fn every_planted_bug_is_found_by_its_invariant() {
         let expected: &[&str] = match bug {
             Bug::AcknowledgedBeforeSync => &["committed on quorum", "leader completeness"],
             Bug::VoteNotSynced => &["monotonic positions", "election safety"],
-            Bug::StaleReadAsLinearizable => &["linearizable reads"],
+            Bug::StaleReadAsLinearizable | Bug::LeaderUnconfirmed => &["linearizable reads"],
             Bug::OldEpochAccepted => &["one epoch counts"],
             Bug::UnknownTriedAgain => &["exactly once", "acknowledged writes"],
         };

@@ -32,6 +32,9 @@ use crate::wire::stored::{log_id_from_stored, log_id_to_stored, vote_from_stored
 #[derive(Default)]
 pub(super) struct Log {
     pub vote: Option<Vote>,
+    /// The vote that is being written, or else the one above: who was promised a vote can't have been told
+    /// before it stands here.
+    pub promised: Option<Vote>,
     pub committed: Option<LogId>,
     /// The last purged entry.
     pub purged: Option<LogId>,
@@ -77,6 +80,7 @@ impl Log {
         let last = last.filter(|_| first.is_some());
         Ok(Self {
             vote,
+            promised: vote,
             committed: position(key::COMMITTED)?,
             purged,
             first: first.map(|entry| entry.log_id.index),
@@ -295,6 +299,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     /// Durable when it returns.
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.inner.log().promised = Some(*vote);
         let mut batch = WriteBatch::default();
         let database = &self.inner.database;
         let stored = vote_to_stored(vote).encode_to_vec();

@@ -186,6 +186,12 @@ impl Store {
     }
 
     /// What is applied, and shown by new views.
+    /// This node's vote, from the moment on at which it may be given to somebody.
+    pub(crate) fn promised_vote(&self) -> Option<crate::raft::Vote> {
+        self.inner.log().promised
+    }
+
+    /// The newest applied index.
     pub(crate) fn applied_index(&self) -> u64 {
         self.inner.changes.borrow().applied
     }

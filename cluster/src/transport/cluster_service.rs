@@ -7,7 +7,8 @@ use peat_gateway_proto::cluster::cluster_server::Cluster;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::Admission;
-use super::proposals::{Answers, ProposalStreams};
+use super::proposals::{ProposalAnswers, ProposalStreams};
+use super::questions::{self, Answers};
 use super::token::{TokenKey, proves};
 use crate::blocking::blocking;
 use crate::node::inner::Inner;
@@ -77,7 +78,7 @@ impl Cluster for ClusterService {
         }))
     }
 
-    type ProposeStream = Answers;
+    type ProposeStream = ProposalAnswers;
 
     async fn propose(
         &self,
@@ -91,22 +92,31 @@ impl Cluster for ClusterService {
         &self,
         request: Request<proto::ReadIndexRequest>,
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
-        use proto::read_index_response::Result as Wire;
         self.admission.check(request.metadata())?;
-        if let Some(reason) = self.inner.damaged() {
-            return Err(out_of_service(&reason));
-        }
-        let leader = self.inner.leader();
-        let result = if leader == Some(self.inner.node_id()) {
-            match self.inner.read_index_as_leader().await {
-                Ok(index) => Wire::Index(index),
-                Err(reason) => Wire::Unavailable(reason),
-            }
-        } else {
-            let leader = leader.map(|leader| leader.0).unwrap_or_default();
-            Wire::NotLeader(proto::NotLeader { leader })
-        };
-        Ok(Response::new(proto::ReadIndexResponse { result: Some(result) }))
+        questions::read_index(&self.inner, None, &proto::ReadQuestion::default())
+            .await
+            .map(Response::new)
+    }
+
+    type ReadIndexesStream = Answers<proto::ReadAnswer>;
+
+    async fn read_indexes(
+        &self,
+        request: Request<Streaming<proto::ReadQuestion>>,
+    ) -> Result<Response<Self::ReadIndexesStream>, Status> {
+        let from = self.admission.check(request.metadata())?;
+        let answers = questions::read_indexes(self.inner.clone(), from, request.into_inner());
+        Ok(Response::new(answers))
+    }
+
+    type ConfirmStream = Answers<proto::ConfirmAnswer>;
+
+    async fn confirm(
+        &self,
+        request: Request<Streaming<proto::ConfirmQuestion>>,
+    ) -> Result<Response<Self::ConfirmStream>, Status> {
+        self.admission.check(request.metadata())?;
+        Ok(Response::new(questions::confirm(self.inner.clone(), request.into_inner())))
     }
 
     async fn status(
@@ -169,7 +179,7 @@ impl Cluster for ClusterService {
     }
 }
 
-fn out_of_service(reason: &str) -> Status {
+pub(super) fn out_of_service(reason: &str) -> Status {
     Status::unavailable(format!("this node is out of service: {reason}"))
 }
 

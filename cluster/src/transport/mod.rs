@@ -19,6 +19,7 @@ pub(crate) mod listener;
 pub(crate) mod network;
 pub(crate) mod peers;
 pub(crate) mod proposals;
+pub(crate) mod questions;
 pub(crate) mod raft_service;
 pub(crate) mod snapshot;
 pub(crate) mod tls;

@@ -42,20 +42,44 @@ const APPEND_ANSWER_CHECK: Duration = Duration::from_secs(1);
 type StreamAppendStream<'s> =
     BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
+/// The newest log index that this node has told another to be committed: what others may have applied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told(Arc<AtomicU64>);
+
+impl Told {
+    pub(crate) fn index(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Notes what a request says, before it leaves.
+    fn note(&self, request: &AppendEntriesRequest<TypeConfig>) {
+        if let Some(committed) = &request.leader_commit {
+            self.0.fetch_max(committed.index, Ordering::SeqCst);
+        }
+    }
+}
+
 /// Makes clients.
 pub(crate) struct Network {
     peers: Arc<Peers>,
+    told: Told,
 }
 
 impl Network {
     pub(crate) fn new(peers: Arc<Peers>) -> Self {
-        Self { peers }
+        Self { peers, told: Told::default() }
+    }
+
+    /// What its clients will have told the other nodes.
+    pub(crate) fn told(&self) -> Told {
+        self.told.clone()
     }
 
     fn client(&self, node_id: u64, node: &Member, heartbeats: bool) -> PeerClient {
         self.peers.peer(node_id, &node.peer_address);
         let address = node.peer_address.clone();
-        PeerClient { peers: self.peers.clone(), node_id, address, heartbeats, refused: false }
+        let (peers, told) = (self.peers.clone(), self.told.clone());
+        PeerClient { peers, told, node_id, address, heartbeats, refused: false }
     }
 }
 
@@ -74,6 +98,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 /// Sends to one node.
 pub(crate) struct PeerClient {
     peers: Arc<Peers>,
+    told: Told,
     node_id: u64,
     /// Where the node was when openraft made this client. It keeps the client while the node moves, so
     /// each call looks for the newest address.
@@ -95,8 +120,9 @@ impl PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let unanswered = Arc::new(AtomicU64::new(0));
-        let sent = unanswered.clone();
+        let (sent, told) = (unanswered.clone(), self.told.clone());
         let messages = input.map(move |request| {
+            told.note(&request);
             sent.fetch_add(1, Ordering::Relaxed);
             rpc::append_to_wire(&request)
         });
@@ -114,6 +140,7 @@ impl PeerClient {
     ) -> Result<StreamAppendResult<TypeConfig>, Status> {
         let peer = self.peer();
         let mut client = peer.raft(Lane::Urgent)?;
+        self.told.note(request);
         let call = peer.request(rpc::append_to_wire(request))?;
         let answer = within(timeout, client.append(call)).await?;
         rpc::append_result_from_wire(&answer).map_err(invalid)

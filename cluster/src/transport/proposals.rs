@@ -30,7 +30,7 @@ const ANSWER_BUFFER: usize = 1_024;
 const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Answers on their way to another node.
-pub(crate) type Answers = ReceiverStream<Result<proto::ProposeResponse, Status>>;
+pub(crate) type ProposalAnswers = ReceiverStream<Result<proto::ProposeResponse, Status>>;
 
 /// All streams of forwarded proposals that this node serves.
 #[derive(Clone, Default)]
@@ -46,7 +46,11 @@ impl ProposalStreams {
     ///
     /// # Errors
     /// `Unavailable` where this node is leaving: nothing was read.
-    pub(crate) fn serve<S>(&self, inner: &Arc<Inner>, proposals: S) -> Result<Answers, Status>
+    pub(crate) fn serve<S>(
+        &self,
+        inner: &Arc<Inner>,
+        proposals: S,
+    ) -> Result<ProposalAnswers, Status>
     where
         S: Stream<Item = Result<proto::ProposeRequest, Status>> + Send + Unpin + 'static,
     {

@@ -275,6 +275,40 @@ pub mod read_index_response {
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadQuestion {
+    /// Names the question within its stream.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The asker's vote, as it was promised when it asked; absent where it never gave one.
+    #[prost(message, optional, tag = "2")]
+    pub vote: ::core::option::Option<super::super::stored::v1::Vote>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadAnswer {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(message, optional, tag = "2")]
+    pub answer: ::core::option::Option<ReadIndexResponse>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmQuestion {
+    /// Names the question within its stream.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmAnswer {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The voter's vote, as it was promised after the question came; absent where it never gave one.
+    #[prost(message, optional, tag = "2")]
+    pub vote: ::core::option::Option<super::super::stored::v1::Vote>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1406,6 +1440,59 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "ReadIndex"));
             self.inner.unary(req, path, codec).await
         }
+        /// The same as a stream, for all reads of a node; answers come in order. The asker's vote counts as its
+        /// confirmation that nobody else leads.
+        pub async fn read_indexes(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ReadQuestion>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadAnswer>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/peat.gateway.cluster.v1.Cluster/ReadIndexes",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "ReadIndexes"),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Asked by the leader: whom does this voter stand by? Answers come in order.
+        pub async fn confirm(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ConfirmQuestion>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ConfirmAnswer>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/peat.gateway.cluster.v1.Cluster/Confirm",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("peat.gateway.cluster.v1.Cluster", "Confirm"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// What a node says of itself.
         pub async fn status(
             &mut self,
@@ -1587,6 +1674,32 @@ pub mod cluster_server {
             tonic::Response<super::ReadIndexResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the ReadIndexes method.
+        type ReadIndexesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadAnswer, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The same as a stream, for all reads of a node; answers come in order. The asker's vote counts as its
+        /// confirmation that nobody else leads.
+        async fn read_indexes(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ReadQuestion>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ReadIndexesStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Confirm method.
+        type ConfirmStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ConfirmAnswer, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Asked by the leader: whom does this voter stand by? Answers come in order.
+        async fn confirm(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ConfirmQuestion>>,
+        ) -> std::result::Result<tonic::Response<Self::ConfirmStream>, tonic::Status>;
         /// What a node says of itself.
         async fn status(
             &self,
@@ -1877,6 +1990,100 @@ pub mod cluster_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peat.gateway.cluster.v1.Cluster/ReadIndexes" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadIndexesSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::StreamingService<super::ReadQuestion>
+                    for ReadIndexesSvc<T> {
+                        type Response = super::ReadAnswer;
+                        type ResponseStream = T::ReadIndexesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ReadQuestion>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::read_indexes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadIndexesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/peat.gateway.cluster.v1.Cluster/Confirm" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::StreamingService<super::ConfirmQuestion>
+                    for ConfirmSvc<T> {
+                        type Response = super::ConfirmAnswer;
+                        type ResponseStream = T::ConfirmStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ConfirmQuestion>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::confirm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
