@@ -4,16 +4,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{HeaderMap, Uri, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::Api;
-use super::problem::Failure;
 use crate::service::access::unauthenticated;
 use crate::service::{Error, Kind, Principal};
 
@@ -79,32 +75,24 @@ impl fmt::Debug for Tokens {
 }
 
 /// The client's address without port; empty where it is unknown.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Source(pub(super) String);
-
-impl Source {
-    pub(super) fn of(request: &Request) -> Self {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        Self(peer.map_or_else(String::new, |peer| peer.0.ip().to_canonical().to_string()))
-    }
+pub(super) fn source(request: &Request) -> String {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or_else(String::new, |peer| peer.0.ip().to_canonical().to_string())
 }
 
-/// Finds out who asks, and turns away who may ask nothing. Unknown paths are told so to anybody.
-pub(super) async fn authenticate(
-    State(api): State<Api>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let principal = match path {
-        Some(path) if !PUBLIC.contains(&path.as_str()) => identify(&api.shared.access, &request)?,
-        _ => Principal::Anonymous,
-    };
-    request.extensions_mut().insert(principal);
-    let mut response = next.run(request).await;
-    // For the count of refusals.
-    response.extensions_mut().insert(principal);
-    Ok(response)
+/// Finds out who asks. Unknown paths are told so to anybody.
+///
+/// # Errors
+/// Who asks may ask nothing.
+pub(super) fn authenticate(
+    access: &Access,
+    route: Option<&MatchedPath>,
+    request: &Request,
+) -> Result<Principal, Error> {
+    match route {
+        Some(route) if !PUBLIC.contains(&route.as_str()) => identify(access, request),
+        _ => Ok(Principal::Anonymous),
+    }
 }
 
 fn identify(access: &Access, request: &Request) -> Result<Principal, Error> {

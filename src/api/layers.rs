@@ -1,13 +1,15 @@
 //! What surrounds every request: its id, its bounds, what is measured and what every answer carries.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 
-use super::auth::Source;
+use super::auth::{authenticate, source};
 use super::problem::{self, Failed, Failure};
 use super::{Api, REQUEST_TIMEOUT, REQUESTS_MAX};
 use crate::service::{Error, Kind, Principal};
@@ -19,92 +21,101 @@ pub(super) const INDEX: HeaderName = HeaderName::from_static("x-peat-index");
 /// Most bytes of a request's id; a longer one is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// A request's id: the client's, where it is harmless in logs, else a new one.
+/// Who asks, and how the request is called in logs.
 #[derive(Clone, Debug)]
-pub(super) struct RequestId(pub(super) String);
+pub(super) struct Asker {
+    pub(super) principal: Principal,
+    /// The client's address without port; empty where it is unknown.
+    pub(super) source: String,
+    pub(super) request_id: String,
+}
 
-impl RequestId {
-    fn of(request: &Request) -> Self {
-        let harmless = |text: &&str| {
-            (1..=REQUEST_ID_BYTES_MAX).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b))
-        };
-        let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
-        match given.filter(harmless) {
-            Some(given) => Self(given.to_owned()),
-            None => Self(ulid::Ulid::generate().to_string()),
-        }
+/// A request's id: the client's, where it is harmless in logs, else a new one.
+fn request_id(request: &Request) -> String {
+    let harmless = |text: &&str| {
+        (1..=REQUEST_ID_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b))
+    };
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    match given.filter(harmless) {
+        Some(given) => given.to_owned(),
+        None => ulid::Ulid::generate().to_string(),
     }
 }
 
-/// Outermost: gives the request its id, and every failure its document.
-pub(super) async fn identify(mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(&request);
-    let source = Source::of(&request);
-    request.extensions_mut().insert(id.clone());
-    request.extensions_mut().insert(source);
-    let mut response = problem::describe(next.run(request).await, &id.0);
-    if let Ok(value) = HeaderValue::from_str(&id.0) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    response
-}
-
-/// Measures, counts refusals, says which index the answer reflects, and asks connections of a draining
-/// node to close.
-pub(super) async fn finish(State(api): State<Api>, request: Request, next: Next) -> Response {
+/// What surrounds every request, in this order: its id; a place and a limit in time; who asks; the handler;
+/// then the document of a failure, the index, and the counts.
+///
+/// One function and not a layer for each: every layer has its own box and is cloned for every request.
+pub(super) async fn surround(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let version = request.version();
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let route = route.unwrap_or("unknown").to_owned();
-    let source = request.extensions().get::<Source>().cloned().unwrap_or_default();
-    let mut response = next.run(request).await;
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let principal = authenticate(&api.shared.access, route.as_ref(), &request);
+    let asker = Asker {
+        principal: principal.as_ref().copied().unwrap_or(Principal::Anonymous),
+        source: source(&request),
+        request_id: request_id(&request),
+    };
+    request.extensions_mut().insert(asker.clone());
+    let answer = bound(&api, &method, async {
+        match principal {
+            Ok(_) => next.run(request).await,
+            Err(error) => Failure(error).into_response(),
+        }
+    });
+    let mut response = answer.await;
     let status = response.status();
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let code = response.extensions().get::<Failed>().map(|failed| failed.0.code.to_string());
-        let principal = response.extensions().get::<Principal>().copied();
-        let principal = principal.unwrap_or(Principal::Anonymous);
         let target = format!("{method} {route}");
-        api.shared.refusals.count(&source.0, principal, target, code.unwrap_or_default());
+        api.shared.refusals.count(&asker.source, asker.principal, target, code.unwrap_or_default());
     }
-    if !response.headers().contains_key(INDEX) {
+    response = problem::describe(response, &asker.request_id);
+    let headers = response.headers_mut();
+    if !headers.contains_key(INDEX) {
         // Nothing newer was read for this answer than what is applied here by now.
-        response.headers_mut().insert(INDEX, api.service.applied_index().into());
+        headers.insert(INDEX, api.service.applied_index().into());
     }
     // HTTP/2 has no such header; its connections get a GOAWAY when the server drains.
     if version <= Version::HTTP_11 && api.shared.draining.is_cancelled() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    api.shared.metrics.observe(&route, &method, status, began.elapsed());
+    if let Ok(mut value) = HeaderValue::from_str(&asker.request_id) {
+        // No two are alike: HTTP/2 needn't remember it, and it would push out what comes again.
+        value.set_sensitive(true);
+        headers.insert(REQUEST_ID, value);
+    }
+    api.shared.metrics.observe(route, &method, status, began.elapsed());
     response
 }
 
-/// Lets only so many requests in, and none for too long.
-pub(super) async fn bound(
-    State(api): State<Api>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
+/// Lets only so many requests in, and none for too long; a panic is a failure like others.
+async fn bound(api: &Api, method: &Method, handler: impl Future<Output = Response>) -> Response {
     let Ok(_place) = api.shared.requests.try_acquire() else {
-        return Err(Failure(Error::new(
-            Kind::TooMany,
-            "overloaded",
-            format!("{REQUESTS_MAX} requests are being worked on; nothing happened, try again"),
-        )));
+        let detail =
+            format!("{REQUESTS_MAX} requests are being worked on; nothing happened, try again");
+        return Failure(Error::new(Kind::TooMany, "overloaded", detail)).into_response();
     };
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_| {
-        let seconds = REQUEST_TIMEOUT.as_secs();
-        Failure(if reads {
-            let detail = format!("the request was not answered within {seconds} s; try again");
-            Error::new(Kind::Unavailable, "timeout", detail)
-        } else {
-            let detail = format!(
-                "the request was not answered within {seconds} s: it may have happened; ask again \
-                 with the same Idempotency-Key, or look before you try again"
-            );
-            Error::new(Kind::UnknownOutcome, "unknown_outcome", detail)
-        })
-    })
+    let handler = AssertUnwindSafe(handler).catch_unwind();
+    match tokio::time::timeout(REQUEST_TIMEOUT, handler).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => problem::panicked(&*panic),
+        Err(_) => {
+            let seconds = REQUEST_TIMEOUT.as_secs();
+            Failure(if matches!(*method, Method::GET | Method::HEAD) {
+                let detail = format!("the request was not answered within {seconds} s; try again");
+                Error::new(Kind::Unavailable, "timeout", detail)
+            } else {
+                let detail = format!(
+                    "the request was not answered within {seconds} s: it may have happened; ask \
+                     again with the same Idempotency-Key, or look before you try again"
+                );
+                Error::new(Kind::UnknownOutcome, "unknown_outcome", detail)
+            })
+            .into_response()
+        }
+    }
 }

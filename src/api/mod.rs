@@ -1,13 +1,14 @@
 //! HTTP: routes, bodies, problem documents. Translates, decides nothing.
 //!
 //! ```text
-//!   connection ─► metrics ─► request id, index ─► room? time? ─► who asks? ─► handler ─► Service
-//!                                 │                                              │
-//!                 problem+json ◄──┴── every failure, whoever found it ◄──────────┘
+//!   connection ─► request id ─► who asks? ─► room? time? ─► handler ─► Service
+//!                     │                                        │
+//!     problem+json ◄──┴── every failure, whoever found it ◄────┘ index, metrics
 //! ```
 //!
 //! * [`auth`]: who asks. * [`problem`]: failures as RFC 9457 documents.
 //! * [`request`], [`response`]: what all routes read and answer alike.
+//! * [`connections`]: accepting, serving and draining connections.
 //! * [`layers`]: what surrounds every request. * [`refusals`]: 401 and 403, counted for the audit log.
 //! * [`openapi`]: the document at `/openapi.json`, also in `docs/reference/openapi.json`.
 //! * A file per resource: its routes, and the JSON they take and give.
@@ -15,6 +16,7 @@
 mod audit;
 mod auth;
 mod cluster;
+mod connections;
 mod documents;
 mod formations;
 mod health;
@@ -35,20 +37,16 @@ mod storage_metrics;
 mod tests;
 mod upgrade;
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{Access, Tokens};
@@ -117,39 +115,20 @@ pub fn router(service: Service, settings: ApiSettings) -> Router {
 
 /// Serves the API until `shutdown` is cancelled, then drains: accepts no more, ends live streams, and
 /// lets requests finish for up to [`DRAIN_TIMEOUT`].
-///
-/// # Errors
-/// The listener failed.
 pub async fn serve(
     listener: TcpListener,
     service: Service,
     settings: ApiSettings,
     shutdown: CancellationToken,
-) -> io::Result<()> {
+) {
     let (router, api) = build(service, settings, shutdown.clone());
     let recorder = tokio::spawn(refusals::record(api, shutdown.clone()));
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let deadline = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN_TIMEOUT).await;
-    };
-    let served = tokio::select! {
-        served = server => served,
-        () = deadline => {
-            tracing::warn!("requests were still running when the drain time was over");
-            Ok(())
-        }
-    };
-    if served.is_err() {
-        recorder.abort();
-    }
+    connections::serve(listener, router, shutdown).await;
     if let Err(error) = recorder.await
         && error.is_panic()
     {
         tracing::error!(%error, "the recorder of refusals ended early");
     }
-    served
 }
 
 fn build(service: Service, settings: ApiSettings, shutdown: CancellationToken) -> (Router, Api) {
@@ -170,13 +149,7 @@ fn build(service: Service, settings: ApiSettings, shutdown: CancellationToken) -
     let router = router
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
-        // The last one added is the first one that a request meets.
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn_with_state(api.clone(), auth::authenticate))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn_with_state(api.clone(), layers::bound))
-        .layer(from_fn_with_state(api.clone(), layers::finish))
-        .layer(from_fn(layers::identify))
+        .layer(from_fn_with_state(api.clone(), layers::surround))
         .with_state(api.clone());
     (router, api)
 }

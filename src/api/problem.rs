@@ -93,9 +93,7 @@ impl IntoResponse for Failure {
 
 /// Gives a failed response its document, and logs what is the gateway's own fault.
 pub(super) fn describe(response: Response, request_id: &str) -> Response {
-    let Some(Failed(error)) = response.extensions().get().cloned() else {
-        return response;
-    };
+    let Some(Failed(error)) = response.extensions().get().cloned() else { return response };
     if error.kind == Kind::Internal {
         tracing::error!(request_id, error = chain(&error), "a request failed");
     }
@@ -156,7 +154,7 @@ pub(super) async fn wrong_method(method: Method) -> Failure {
     Failure(Error::new(Kind::MethodNotAllowed, "method_not_allowed", detail))
 }
 
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)

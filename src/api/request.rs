@@ -22,8 +22,7 @@ use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
 use super::Api;
-use super::auth::Source;
-use super::layers::RequestId;
+use super::layers::Asker;
 use super::problem::Failure;
 use crate::service::{Call, Error, Kind, Principal};
 
@@ -98,11 +97,11 @@ impl<B: Readable> FromRequest<Api> for Order<B> {
 }
 
 fn call(parts: &Parts, consistency: Consistency, idempotency: Option<Idempotency>) -> Call {
-    let extensions = &parts.extensions;
+    let asker = parts.extensions.get::<Asker>();
     Call {
-        principal: extensions.get().copied().unwrap_or(Principal::Anonymous),
-        source: extensions.get().map(|Source(source)| source.clone()).unwrap_or_default(),
-        request_id: extensions.get().map(|RequestId(id)| id.clone()).unwrap_or_default(),
+        principal: asker.map_or(Principal::Anonymous, |asker| asker.principal),
+        source: asker.map(|asker| asker.source.clone()).unwrap_or_default(),
+        request_id: asker.map(|asker| asker.request_id.clone()).unwrap_or_default(),
         idempotency,
         consistency,
     }
@@ -263,6 +262,9 @@ pub(super) struct Pairs(BTreeMap<String, String>);
 
 impl Pairs {
     fn of(uri: &Uri) -> Result<Self, Error> {
+        if uri.query().is_none_or(str::is_empty) {
+            return Ok(Self(BTreeMap::new()));
+        }
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|rejection| {
             Error::new(Kind::Invalid, "invalid_query", rejection.body_text())
         })?;

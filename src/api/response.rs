@@ -1,13 +1,16 @@
 //! What all routes answer alike: JSON, the index, the entity tag and the next page.
 
-use axum::Json;
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::layers::INDEX;
 use super::problem::Failure;
-use crate::service::Reply;
+use crate::service::{Error, Reply};
+
+/// Room for the headers of an answer, those that layers and HTTP add included.
+const HEADERS: usize = 8;
 
 /// What a handler gives back.
 pub(super) type Answer<T> = Result<Shown<T>, Failure>;
@@ -23,14 +26,14 @@ pub(super) struct Shown<T> {
 impl<T> Shown<T> {
     /// Shows a use case's answer.
     pub(super) fn of<V>(reply: Reply<V>, show: impl FnOnce(V) -> T) -> Self {
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(HEADERS);
         headers.insert(INDEX, reply.index.into());
         Self { status: StatusCode::OK, value: Some(show(reply.value)), headers }
     }
 
     /// Shows that something is gone.
     pub(super) fn nothing(reply: Reply<()>) -> Self {
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(HEADERS);
         headers.insert(INDEX, reply.index.into());
         Self { status: StatusCode::NO_CONTENT, value: None, headers }
     }
@@ -72,9 +75,21 @@ impl<T> Shown<T> {
 
 impl<T: Serialize> IntoResponse for Shown<T> {
     fn into_response(self) -> Response {
-        match self.value {
-            Some(value) => (self.status, self.headers, Json(value)).into_response(),
-            None => (self.status, self.headers).into_response(),
-        }
+        let Self { status, value, mut headers } = self;
+        let mut response = match value.map(|value| serde_json::to_vec(&value)) {
+            Some(Ok(json)) => {
+                let json_type = HeaderValue::from_static("application/json");
+                headers.insert(header::CONTENT_TYPE, json_type);
+                Response::new(Body::from(json))
+            }
+            Some(Err(error)) => {
+                let error = format!("could not write the answer as JSON: {error}");
+                return Failure(Error::internal(error)).into_response();
+            }
+            None => Response::new(Body::empty()),
+        };
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
     }
 }

@@ -201,10 +201,9 @@ fn unexpected_end(
     }
 }
 
-fn http_ended(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> ServeError {
+fn http_ended(ended: Result<(), tokio::task::JoinError>) -> ServeError {
     ServeError::Failed(match ended {
-        Ok(Ok(())) => "the HTTP server ended by itself".into(),
-        Ok(Err(error)) => format!("the HTTP server failed: {error}"),
+        Ok(()) => "the HTTP server ended by itself".into(),
         Err(panic) => format!("the HTTP server panicked: {panic}"),
     })
 }

@@ -24,7 +24,7 @@ use crate::api;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(api::DRAIN_TIMEOUT.as_secs() + 2);
 
 /// The HTTP server's task.
-pub(super) type Http = JoinHandle<std::io::Result<()>>;
+pub(super) type Http = JoinHandle<()>;
 /// The leadership loop's task.
 pub(super) type LeaderLoop = JoinHandle<Result<(), LeadershipError>>;
 
@@ -78,8 +78,7 @@ fn leader_work_ended(
 
 async fn drain(mut http: Http) {
     match tokio::time::timeout(DRAIN_TIMEOUT, &mut http).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => error!(%error, "the HTTP server failed"),
+        Ok(Ok(())) => {}
         Ok(Err(panic)) => error!(%panic, "the HTTP server panicked"),
         Err(_) => {
             error!("requests were still open after {} s and are cut", DRAIN_TIMEOUT.as_secs());

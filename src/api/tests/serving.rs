@@ -12,7 +12,7 @@ struct Served {
     url: String,
     cluster: Arc<Memory>,
     shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<io::Result<()>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 async fn start() -> Served {
@@ -45,7 +45,7 @@ async fn a_live_stream_ends_and_refusals_are_written_when_the_node_drains() {
     served.shutdown.cancel();
     let body = tokio::time::timeout(PATIENCE, stream.bytes()).await.unwrap().unwrap();
     assert!(body.is_empty());
-    tokio::time::timeout(PATIENCE, served.task).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, served.task).await.unwrap().unwrap();
     assert!(client.get(&orgs).send().await.is_err());
     let keyring = Keyring::plaintext();
     let service = Service::over(served.cluster, keyring, Settings::default());
@@ -60,4 +60,73 @@ async fn a_live_stream_ends_and_refusals_are_written_when_the_node_drains() {
     let refused = entries.iter().find(|entry| entry.target == "GET /orgs").unwrap();
     assert_eq!((refused.count, refused.result.as_str()), (3, "unauthenticated"));
     assert_eq!(refused.actor.source, "127.0.0.1");
+}
+
+/// One HTTP/2 connection; the task drives it.
+async fn connect(
+    served: &Served,
+) -> (hyper::client::conn::http2::SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let address = served.url.strip_prefix("http://").unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (client, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+fn get(served: &Served, path: &str) -> Request<Body> {
+    let request = Request::get(format!("{}{path}", served.url));
+    request.header("authorization", format!("Bearer {TOKEN}")).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn a_live_stream_holds_up_no_other_request_of_its_connection_and_ends_with_it_when_the_node_drains()
+ {
+    let served = start().await;
+    let (mut client, connection) = connect(&served).await;
+    let body = r#"{"org_id":"acme","display_name":"Acme"}"#;
+    let create = Request::post(format!("{}/orgs", served.url))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .unwrap();
+    assert_eq!(client.send_request(create).await.unwrap().status(), 201);
+    let stream = client.send_request(get(&served, "/orgs/acme/journal/stream")).await.unwrap();
+    assert_eq!(stream.status(), 200);
+    // More than the connection may have under way at once: each waits for its turn, none for the stream.
+    let asked = (0..400).map(|_| {
+        let mut client = client.clone();
+        let request = get(&served, "/orgs/acme");
+        async move { client.send_request(request).await.unwrap().status() }
+    });
+    let answers = tokio::time::timeout(PATIENCE, futures_util::future::join_all(asked)).await;
+    assert!(answers.unwrap().iter().all(|status| *status == 200));
+    served.shutdown.cancel();
+    let ended =
+        tokio::time::timeout(PATIENCE, axum::body::to_bytes(Body::new(stream.into_body()), 1));
+    assert!(ended.await.unwrap().unwrap().is_empty());
+    drop(client);
+    tokio::time::timeout(PATIENCE, served.task).await.unwrap().unwrap();
+    // The server said goodbye before it closed.
+    tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_client_that_went_away_had_asked_for_is_dropped() {
+    let served = start().await;
+    let (mut client, connection) = connect(&served).await;
+    let body = r#"{"org_id":"acme","display_name":"Acme"}"#;
+    let create = Request::post(format!("{}/orgs", served.url))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .unwrap();
+    assert_eq!(client.send_request(create).await.unwrap().status(), 201);
+    let stream = client.send_request(get(&served, "/orgs/acme/journal/stream")).await.unwrap();
+    assert_eq!(stream.status(), 200);
+    connection.abort();
+    drop((client, stream));
+    // Nothing of it holds up the drain, which would wait for a stream that runs on.
+    served.shutdown.cancel();
+    tokio::time::timeout(PATIENCE / 2, served.task).await.unwrap().unwrap();
 }
