@@ -187,6 +187,11 @@ impl NodeSeen {
         }
     }
 
+    /// Whether a newer leader's entry stands in an entry's place.
+    pub(super) fn replaced(&self, index: u64, term: u64) -> bool {
+        self.log.get(&index).is_some_and(|logged| logged.term > term)
+    }
+
     /// Whether what it holds of the log up to an index was synced.
     pub(super) fn is_durable(&self, index: u64) -> bool {
         self.purged.is_some_and(|purged| purged.index >= index)
