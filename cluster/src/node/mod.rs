@@ -58,6 +58,8 @@ pub use transfer::TransferError;
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its connections to end.
 const LISTENER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a node looks whether its consensus still runs.
+const CONSENSUS_LOOK: Duration = Duration::from_millis(100);
 /// How long a stopping node goes on for the sake of proposals that other nodes forwarded to it; what
 /// is unanswered then has an unknown outcome there.
 const FORWARDED_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,7 +98,7 @@ impl Node {
     /// belong to different clusters. The process must end.
     pub async fn failed(&mut self) -> String {
         let mut storage = self.inner.store.failure();
-        let mut consensus = self.inner.raft.metrics();
+        let consensus = self.inner.raft.metrics();
         let mut departure = self.inner.departure.subscribe();
         loop {
             if let Some(reason) = storage.borrow_and_update().clone() {
@@ -108,17 +110,17 @@ impl Node {
             if let Some(Departure::Duplicate(reason)) = departure.borrow_and_update().clone() {
                 return reason;
             }
-            let running = consensus.borrow_and_update().running_state.clone();
+            let running = consensus.borrow_watched().running_state.clone();
             if let Err(fatal) = running {
                 return format!("consensus ended: {fatal}");
             }
+            // Consensus changes its metrics several times for each write, which is no reason to wake up.
             // A channel that closed has said its last; the others go on.
             tokio::select! {
                 Ok(()) = storage.changed() => {}
                 Ok(()) = self.bootstrap_failure.changed() => {}
-                Ok(()) = consensus.changed() => {}
+                () = tokio::time::sleep(CONSENSUS_LOOK) => {}
                 Ok(()) = departure.changed() => {}
-                else => return "the node has ended".to_owned(),
             }
         }
     }
