@@ -26,6 +26,8 @@ use crate::store::Machine;
 pub(crate) const LANE_COMMANDS_MAX: usize = 16_384;
 /// Commands that get one stamp.
 const STAMP_BATCH: usize = 512;
+/// How many turns of the scheduler a batch lets commands join for; the first that brings none ends it.
+const JOIN_TURNS_MAX: usize = 8;
 
 /// What came of handing a command to a leader.
 #[derive(Debug)]
@@ -87,14 +89,16 @@ async fn run(raft: openraft::Raft<TypeConfig, Machine>, mut waiting: mpsc::Recei
     let mut batch = Vec::with_capacity(STAMP_BATCH);
     while waiting.recv_many(&mut batch, STAMP_BATCH).await > 0 {
         // Whoever is about to propose joins: what consensus gets at once it writes, syncs and sends at once.
-        let mut joined = 0;
-        while batch.len() > joined && batch.len() < STAMP_BATCH {
-            joined = batch.len();
+        for _ in 0..JOIN_TURNS_MAX {
             tokio::task::yield_now().await;
+            let joined = batch.len();
             while batch.len() < STAMP_BATCH
                 && let Ok(command) = waiting.try_recv()
             {
                 batch.push(command);
+            }
+            if batch.len() == joined {
+                break;
             }
         }
         let time_ms = clock.stamp();
