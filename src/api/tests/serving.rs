@@ -79,11 +79,11 @@ fn get(served: &Served, path: &str) -> Request<Body> {
     request.header("authorization", format!("Bearer {TOKEN}")).body(Body::empty()).unwrap()
 }
 
-#[tokio::test]
-async fn a_live_stream_holds_up_no_other_request_of_its_connection_and_ends_with_it_when_the_node_drains()
- {
-    let served = start().await;
-    let (mut client, connection) = connect(&served).await;
+/// Creates an organisation, and opens the live stream of its journal.
+async fn live_stream(
+    served: &Served,
+    client: &mut hyper::client::conn::http2::SendRequest<Body>,
+) -> hyper::Response<hyper::body::Incoming> {
     let body = r#"{"org_id":"acme","display_name":"Acme"}"#;
     let create = Request::post(format!("{}/orgs", served.url))
         .header("authorization", format!("Bearer {TOKEN}"))
@@ -91,8 +91,17 @@ async fn a_live_stream_holds_up_no_other_request_of_its_connection_and_ends_with
         .body(Body::from(body))
         .unwrap();
     assert_eq!(client.send_request(create).await.unwrap().status(), 201);
-    let stream = client.send_request(get(&served, "/orgs/acme/journal/stream")).await.unwrap();
+    let stream = client.send_request(get(served, "/orgs/acme/journal/stream")).await.unwrap();
     assert_eq!(stream.status(), 200);
+    stream
+}
+
+#[tokio::test]
+async fn a_live_stream_holds_up_no_other_request_of_its_connection_and_ends_with_it_when_the_node_drains()
+ {
+    let served = start().await;
+    let (mut client, connection) = connect(&served).await;
+    let stream = live_stream(&served, &mut client).await;
     // More than the connection may have under way at once: each waits for its turn, none for the stream.
     let asked = (0..400).map(|_| {
         let mut client = client.clone();
@@ -115,15 +124,7 @@ async fn a_live_stream_holds_up_no_other_request_of_its_connection_and_ends_with
 async fn what_a_client_that_went_away_had_asked_for_is_dropped() {
     let served = start().await;
     let (mut client, connection) = connect(&served).await;
-    let body = r#"{"org_id":"acme","display_name":"Acme"}"#;
-    let create = Request::post(format!("{}/orgs", served.url))
-        .header("authorization", format!("Bearer {TOKEN}"))
-        .header("content-type", "application/json")
-        .body(Body::from(body))
-        .unwrap();
-    assert_eq!(client.send_request(create).await.unwrap().status(), 201);
-    let stream = client.send_request(get(&served, "/orgs/acme/journal/stream")).await.unwrap();
-    assert_eq!(stream.status(), 200);
+    let stream = live_stream(&served, &mut client).await;
     connection.abort();
     drop((client, stream));
     // Nothing of it holds up the drain, which would wait for a stream that runs on.
