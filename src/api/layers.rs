@@ -43,8 +43,8 @@ fn request_id(request: &Request) -> String {
     }
 }
 
-/// What surrounds every request, in this order: its id; a place and a limit in time; who asks; the handler;
-/// then the document of a failure, the index, and the counts.
+/// What surrounds every request, in this order: its id; who asks; a place and a limit in time; the handler;
+/// then the count of refusals, the document of a failure, the index, and what is measured.
 ///
 /// One function and not a layer for each: every layer has its own box and is cloned for every request.
 pub(super) async fn surround(State(api): State<Api>, mut request: Request, next: Next) -> Response {

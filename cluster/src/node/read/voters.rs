@@ -64,7 +64,7 @@ impl Voters {
         *self.asked.borrow()
     }
 
-    /// The next answer to this question. `None` never comes while a question waits.
+    /// The next answer to this question.
     pub(super) async fn next(&mut self, number: u64) -> Option<Confirmed> {
         loop {
             let (answers, confirmed) = self.answers.recv().await?;
@@ -87,7 +87,7 @@ async fn run(
     mut asked: watch::Receiver<u64>,
     answered: mpsc::Sender<(u64, Confirmed)>,
 ) {
-    // What was asked before this voter was one has waited long enough.
+    // The question for whose sake this voter's task was started.
     asked.mark_changed();
     let mut stream = None;
     while asked.changed().await.is_ok() {
