@@ -20,6 +20,7 @@ mod founding;
 pub(crate) mod identity;
 pub(crate) mod inner;
 pub(crate) mod introduce;
+mod joining;
 mod leadership;
 mod log_bound;
 pub(crate) mod membership;

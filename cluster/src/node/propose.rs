@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::clock::StampClock;
+use super::joining::join_waiting;
 use crate::handle::Committed;
 use crate::raft::{LogCommand, TypeConfig};
 use crate::store::Machine;
@@ -26,8 +27,6 @@ use crate::store::Machine;
 pub(crate) const LANE_COMMANDS_MAX: usize = 16_384;
 /// Commands that get one stamp.
 const STAMP_BATCH: usize = 512;
-/// How many turns of the scheduler a batch lets commands join for; the first that brings none ends it.
-const JOIN_TURNS_MAX: usize = 8;
 
 /// What came of handing a command to a leader.
 #[derive(Debug)]
@@ -88,19 +87,8 @@ async fn run(raft: openraft::Raft<TypeConfig, Machine>, mut waiting: mpsc::Recei
     let mut clock = StampClock::default();
     let mut batch = Vec::with_capacity(STAMP_BATCH);
     while waiting.recv_many(&mut batch, STAMP_BATCH).await > 0 {
-        // Whoever is about to propose joins: what consensus gets at once it writes, syncs and sends at once.
-        for _ in 0..JOIN_TURNS_MAX {
-            tokio::task::yield_now().await;
-            let joined = batch.len();
-            while batch.len() < STAMP_BATCH
-                && let Ok(command) = waiting.try_recv()
-            {
-                batch.push(command);
-            }
-            if batch.len() == joined {
-                break;
-            }
-        }
+        // What consensus gets at once it writes, syncs and sends at once.
+        join_waiting(&mut waiting, &mut batch, STAMP_BATCH).await;
         let time_ms = clock.stamp();
         for command in batch.drain(..) {
             let data = LogCommand { time_ms, envelope: command.envelope };

@@ -6,11 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::node::joining::join_waiting;
+
 /// Reads, or questions of nodes, that may wait for a round; a further one is refused.
 const READS_MAX: usize = 65_536;
-/// How many turns of the scheduler a round lets reads join for; it begins with the first turn that brings none.
-/// Reads that never cease to come must not keep it from beginning.
-const JOIN_TURNS_MAX: usize = 8;
 /// How long one round may take; its reads then try again until their own time is up.
 pub(super) const ROUND_TIMEOUT: Duration = Duration::from_millis(700);
 
@@ -36,19 +35,8 @@ impl Rounds {
         tokio::spawn(async move {
             let mut batch = Vec::new();
             while waiting.recv_many(&mut batch, READS_MAX).await > 0 {
-                // Whoever is about to ask joins this round, or it would wait for the next one.
-                for _ in 0..JOIN_TURNS_MAX {
-                    tokio::task::yield_now().await;
-                    let joined = batch.len();
-                    while batch.len() < READS_MAX
-                        && let Ok(read) = waiting.try_recv()
-                    {
-                        batch.push(read);
-                    }
-                    if batch.len() == joined {
-                        break;
-                    }
-                }
+                // Who doesn't join this round waits for the next one.
+                join_waiting(&mut waiting, &mut batch, READS_MAX).await;
                 let round = tokio::time::timeout(ROUND_TIMEOUT, question.ask());
                 let index = round.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 for read in batch.drain(..) {
